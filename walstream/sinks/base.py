@@ -1,0 +1,148 @@
+"""What a sink is: an adaptor that writes batches of log entries to one kind of destination.
+
+A sink answers for every entry: `APPLIED`, `SKIPPED` (already there), `Retry`, or `Dead`. An exception is looked up in
+the sink's table of errors; one that is not in the table holds the partition and is reported, it never counts as applied.
+"""
+
+from __future__ import annotations
+
+import abc
+import enum
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict
+
+from walstream.changes import Change
+from walstream.record import Entry
+
+
+class Verdict(enum.Enum):
+    """What an exception says about the batch that raised it."""
+
+    TARGET_DOWN = "target-down"  # the target as a whole; try the same batch again later
+    RETRY = "retry"  # these entries; each is tried again later
+    DEAD = "dead"  # these entries will never be accepted
+
+
+TARGET_DOWN, RETRY, DEAD = Verdict.TARGET_DOWN, Verdict.RETRY, Verdict.DEAD
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """The entry is in effect at the target."""
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """Nothing was to be done: the target had it already, or has something newer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """Not now.
+
+    Parameters
+    ----------
+    reason
+        What the target said.
+    after
+        Seconds that the target asks us to wait, if it does.
+    """
+
+    reason: str
+    after: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Dead:
+    """Never: the target will not take this entry.
+
+    Parameters
+    ----------
+    reason
+        What is wrong with it, for the person who looks into the DLQ.
+    """
+
+    reason: str
+
+
+Outcome = Applied | Skipped | Retry | Dead
+APPLIED, SKIPPED = Applied(), Skipped()
+
+Emit = Callable[[str, int, int, bytes | None, bytes | None, Sequence[tuple[str, bytes | None]]], None]
+"""Adds a record to the checkpoint: topic, partition, timestamp (ms), key, value, headers."""
+
+
+class NoOptions(BaseModel):
+    """The options of a sink that has none."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+@dataclass(frozen=True)
+class SinkContext:
+    """What a sink is told about the target that it serves.
+
+    Parameters
+    ----------
+    namespace, target
+        The names; together they are the target's full name.
+    options
+        An instance of the sink's own `Options`.
+    connection
+        The entry of ``connections.yaml`` that the target names (a pydantic model), or None.
+    partitions
+        The namespace's partition count.
+    key_template
+        The namespace's ``key``, or None.
+    """
+
+    namespace: str
+    target: str
+    options: Any
+    connection: Any = None
+    partitions: int = 1
+    key_template: str | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Sink(abc.ABC):
+    """One kind of destination. Subclass it, give `Options` and `errors`, and write three methods."""
+
+    Options: ClassVar[type[BaseModel]] = NoOptions
+    errors: ClassVar[Mapping[type[BaseException], Verdict]] = {}
+
+    def __init__(self, context: SinkContext) -> None:
+        self.context = context
+        self.options: Any = context.options
+
+    async def open(self) -> None:
+        """Connect. Called once, before the first batch."""
+
+    @abc.abstractmethod
+    async def write(self, batch: Sequence[Entry]) -> Sequence[Outcome]:
+        """Write a batch, in order, and answer with one outcome per entry, in the same order.
+
+        Entries of one key are in the order of the log and must take effect in it. The same batch may come again after a
+        crash. Called by several partitions at the same time.
+        """
+
+    async def close(self) -> None:
+        """Disconnect. Called once, after the last batch was answered."""
+
+    async def provision(self, *, dry_run: bool) -> Sequence[Change]:
+        """Make what the target needs to exist (a table, a topic), and say what was changed, or would be."""
+        return ()
+
+
+class CheckpointSink(Sink):
+    """A sink whose writes are Kafka records on the namespace's own cluster, and so part of the checkpoint itself."""
+
+    async def write(self, batch: Sequence[Entry]) -> Sequence[Outcome]:
+        raise NotImplementedError("a checkpoint sink stages its records; it does not write them")
+
+    @abc.abstractmethod
+    def stage(self, batch: Sequence[Entry], emit: Emit) -> Sequence[Outcome]:
+        """Add the batch's records to the checkpoint, and answer with one outcome per entry, in the same order."""
