@@ -1,0 +1,100 @@
+"""Deduplication as decisions: which segment a time belongs to, what a row says, and what a look-up means.
+
+An identity is stored with the ingress position of its first occurrence. It lives in the segment of the moment when it was
+stored; a segment is half a window long, and the youngest three are looked into. So an identity is found for at least one
+window and at most one and a half, and expiry is to drop a whole segment. The clock is the highest append time that the
+partition has seen: neither the worker's nor the producers'.
+"""
+
+from __future__ import annotations
+
+import enum
+import struct
+from typing import NamedTuple
+
+from walstream.errors import StateMismatch
+
+SEGMENTS = 3
+"""How many segments are looked into; the youngest is the one that is written."""
+
+_VERSION = 1
+_ROW = struct.Struct(">Bqq")
+_pack, _unpack = _ROW.pack, _ROW.unpack
+
+
+class Row(NamedTuple):
+    """What is stored for an identity.
+
+    Parameters
+    ----------
+    position
+        Where in the ingress it occurred first.
+    destination
+        Where in the log it went.
+    """
+
+    position: int
+    destination: int
+
+
+class Verdict(enum.Enum):
+    """What a look-up says about a record."""
+
+    NEW = "new"  # not seen within the window
+    REDELIVERY = "redelivery"  # this very record, read again: goes on as if it were new
+    DUPLICATE = "duplicate"  # written before, at another position
+
+
+NEW, REDELIVERY, DUPLICATE = Verdict.NEW, Verdict.REDELIVERY, Verdict.DUPLICATE
+
+
+def segment_of(clock_ms: int, window_ms: int) -> int:
+    """The segment that a moment belongs to.
+
+    Parameters
+    ----------
+    clock_ms
+        The partition's clock, ms since the epoch.
+    window_ms
+        How long an identity must be found, ms.
+    """
+    return clock_ms // max(1, (window_ms + 1) // 2)
+
+
+def live_segments(segment: int) -> range:
+    """The segments to look into while ``segment`` is written, youngest first; all older ones can be dropped."""
+    return range(segment, segment - SEGMENTS, -1)
+
+
+def encode_row(position: int, log_position: int) -> bytes:
+    """The stored form of a row: a byte for the format's version, then both positions as 64-bit numbers, big-endian."""
+    return _pack(_VERSION, position, log_position)
+
+
+def decode_row(row: bytes) -> Row:
+    """Read a stored row.
+
+    Raises
+    ------
+    StateMismatch
+        The row is of a newer format, or is no row.
+    """
+    if len(row) != _ROW.size or row[0] != _VERSION:
+        raise StateMismatch(
+            f"a dedup row has format {row[0]}; this version of walstream reads format {_VERSION}"
+            if row and row[0] > _VERSION
+            else f"a dedup row of {len(row)} bytes cannot be read"
+        )
+    _, position, destination = _unpack(row)
+    return Row(position, destination)
+
+
+def decide(stored: Row | None, position: int) -> Verdict:
+    """What a record is, given the row that is stored for its identity, and its own position in the ingress.
+
+    A row of a later position is met when the ingress is read again from further back than the window; its identity has
+    taken effect, so the record is a duplicate too.
+    """
+    if stored is None:
+        return NEW
+    return REDELIVERY if stored.position == position else DUPLICATE
