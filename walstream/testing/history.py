@@ -1,0 +1,241 @@
+"""What happened in a test, as plain data: what producers were told, and what was read back afterwards.
+
+The verifier (`invariants`) works on these alone. They read CloudEvents and the ``walstream-`` headers with code of
+their own, from the contract and not with walstream's modules, so that a mistake there cannot hide itself.
+"""
+
+from __future__ import annotations
+
+import enum
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cached_property
+from typing import NamedTuple
+
+Headers = tuple[tuple[str, bytes | None], ...]
+Position = tuple[int, int]
+"""Partition and offset."""
+
+OURS = "walstream-"
+
+
+class Identity(NamedTuple):
+    """What makes a record the same record: key, ``ce_source`` and ``ce_id``."""
+
+    key: bytes | None
+    source: str
+    id: str
+
+
+class Answer(enum.Enum):
+    """What a producer was told about a record."""
+
+    ACKED = "acknowledged"
+    FAILED = "surely not written"
+    ABORTED = "written in a transaction that was aborted"
+    UNKNOWN = "no answer"
+
+
+class Content(NamedTuple):
+    """What must survive byte for byte: key, value, headers (without walstream's own) and timestamp (ms)."""
+
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+    timestamp: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """One record as a producer wrote it, and the answer.
+
+    Parameters
+    ----------
+    content
+        As it was handed to the client; a timestamp of None left it to the client.
+    sequence
+        The producer's own count, from 0.
+    answer, partition, offset
+        The last two are None unless the broker told them.
+    understood
+        False for what was written on purpose so that the router must refuse it.
+    """
+
+    content: Content
+    sequence: int
+    answer: Answer
+    partition: int | None = None
+    offset: int | None = None
+    understood: bool = True
+
+    @property
+    def identity(self) -> Identity | None:
+        return identity_of(self.content)
+
+    @property
+    def position(self) -> Position | None:
+        return None if self.partition is None or self.offset is None else (self.partition, self.offset)
+
+
+@dataclass(frozen=True)
+class Observed:
+    """One record as it was read back from a topic, or as a sink double saw it.
+
+    Parameters
+    ----------
+    timestamp
+        Kafka's, in ms. `content` takes the original one from ``walstream-timestamp`` where that stands.
+    """
+
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+    timestamp: int
+
+    def header(self, name: str) -> bytes | None:
+        """Value of the first header of that name."""
+        return next((value for header, value in self.headers if header == name), None)
+
+    def number(self, name: str) -> int | None:
+        """A header that holds an integer in ASCII; None where it is absent or holds something else."""
+        try:
+            return int(self.header(name) or b"")
+        except ValueError:
+            return None
+
+    @property
+    def position(self) -> Position:
+        return self.partition, self.offset
+
+    @property
+    def ingress_position(self) -> int | None:
+        """Offset in the ingress, from ``walstream-position``."""
+        return self.number(f"{OURS}position")
+
+    @property
+    def time(self) -> int | None:
+        """Effective time, from ``walstream-time`` (microseconds)."""
+        return self.number(f"{OURS}time")
+
+    @cached_property
+    def content(self) -> Content:
+        original = self.number(f"{OURS}timestamp")
+        headers = tuple(header for header in self.headers if not header[0].startswith(OURS))
+        return Content(self.key, self.value, headers, self.timestamp if original is None else original)
+
+    @cached_property
+    def identity(self) -> Identity | None:
+        return identity_of(self.content)
+
+    @property
+    def write_time(self) -> int:
+        """``time`` of the event in microseconds, or where it is absent the original Kafka timestamp."""
+        text = attributes_of(self.content).get("time")
+        if text is None:
+            return (self.content.timestamp or 0) * 1000
+        moment = datetime.fromisoformat(text)
+        return int(moment.replace(microsecond=0).timestamp()) * 1_000_000 + moment.microsecond
+
+    def is_for(self, target: str) -> bool:
+        """Whether ``waltargets`` names the target, or is absent."""
+        names = attributes_of(self.content).get("waltargets")
+        return names is None or target in {name.strip() for name in names.split(",")}
+
+    def __str__(self) -> str:
+        return f"{self.partition}@{self.offset} {self.identity or self.key!r}"
+
+
+def attributes_of(content: Content) -> dict[str, str]:
+    """Attributes of a CloudEvent in either mode; empty for what is none."""
+    attributes = {name[3:]: value for name, value in content.headers if name.startswith("ce_") and value is not None}
+    try:
+        if attributes:
+            return {name: value.decode() for name, value in attributes.items()}
+        event = json.loads(content.value or b"")
+        return {name: value for name, value in event.items() if isinstance(value, str) and not name.startswith("data")}
+    except (AttributeError, ValueError):
+        return {}
+
+
+def identity_of(content: Content) -> Identity | None:
+    """Identity of a CloudEvent in either mode; None for what is none."""
+    attributes = attributes_of(content)
+    if "source" not in attributes or "id" not in attributes:
+        return None
+    key = attributes["partitionkey"].encode() if content.key is None and "partitionkey" in attributes else content.key
+    return Identity(key, attributes["source"], attributes["id"])
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What a consumer group had committed at one moment, and how far its outputs reached just afterwards.
+
+    Parameters
+    ----------
+    stage
+        ``router``, or the name of a target.
+    committed
+        Next offset of each partition of what the stage reads.
+    outputs
+        For each output (``log``, ``dlq``, or ``target``) and partition the high watermark, asked for **after** the
+        committed offsets. It is the high watermark and not the last stable offset, because the offsets of a
+        transaction may be seen a moment before its records are, and those are below the high watermark by then.
+    """
+
+    stage: str
+    committed: Mapping[int, int]
+    outputs: Mapping[str, Mapping[int, int]]
+
+
+@dataclass(frozen=True)
+class Target:
+    """What one target got.
+
+    Parameters
+    ----------
+    deliveries
+        In the order in which the target got them (of one key at least).
+    dead
+        The target's DLQ.
+    ordered
+        Whether the target has ``ordering: key``.
+    once
+        Whether each record must come exactly once, as into a Kafka topic within the checkpoint.
+    """
+
+    name: str
+    deliveries: Sequence[Observed]
+    dead: Sequence[Observed] = ()
+    ordered: bool = True
+    once: bool = False
+
+
+@dataclass(frozen=True)
+class History:
+    """Everything about one namespace in one test, read back at rest.
+
+    Parameters
+    ----------
+    written
+        The ledger.
+    ingress, log, refused
+        The ingress and log topics and the namespace's DLQ, read committed, each partition in order.
+    targets
+        Targets whose deliveries can be seen one by one.
+    progress
+        Samples taken while it ran.
+    lag
+        How far each stage is behind at the end, in records.
+    """
+
+    written: Sequence[Written]
+    ingress: Sequence[Observed]
+    log: Sequence[Observed]
+    refused: Sequence[Observed] = ()
+    targets: Sequence[Target] = ()
+    progress: Sequence[Progress] = ()
+    lag: Mapping[str, int] = field(default_factory=dict)
