@@ -1,0 +1,202 @@
+"""The entries of ``connections.yaml``: how to reach what targets write to.
+
+Secrets are never written into the file; it says where they are: ``{file: …}`` or ``{env: …}``. Paths that are not
+absolute count from the file's own folder.
+"""
+
+from __future__ import annotations
+
+import os
+import ssl
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationInfo, field_validator, model_validator
+
+from walstream.errors import ConfigurationError
+from walstream.kafka import KafkaConnection, SaslMechanism, broker_address
+from walstream.namespace import Words, fault
+
+
+def _from_folder(path: Path, info: ValidationInfo) -> Path:
+    folder = (info.context or {}).get("folder")
+    return path.expanduser() if folder is None else Path(folder) / path.expanduser()
+
+
+ConfigPath = Annotated[Path, AfterValidator(_from_folder)]
+"""A path that counts from the folder of the file in which it stands."""
+
+
+class Secret(Words):
+    """Where a secret is: in a file of its own, or in a variable of the environment."""
+
+    file: ConfigPath | None = None
+    env: str | None = Field(None, min_length=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _never_in_the_open(cls, value: Any) -> Any:
+        if isinstance(value, dict | Secret):
+            return value
+        raise ValueError("a secret does not stand in the file; write {file: path} or {env: VARIABLE}")
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Secret:
+        if (self.file is None) == (self.env is None):
+            raise fault("a secret is in one place", remedy="write either {file: path} or {env: VARIABLE}")
+        return self
+
+    def read(self) -> str:
+        """The secret itself; a file's trailing line end is no part of it.
+
+        Raises
+        ------
+        ConfigurationError
+            It is not there.
+        """
+        if self.env is not None:
+            value = os.environ.get(self.env)
+            if value is None:
+                raise ConfigurationError(
+                    f"a secret is in the variable {self.env}, which is not set", remedy=f"export {self.env}=…"
+                )
+            return value
+        assert self.file is not None  # one of the two, by the validator
+        try:
+            return self.file.read_text().rstrip("\r\n")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigurationError(
+                f"a secret cannot be read: {error}",
+                file=str(self.file),
+                remedy="write it there, readable for this user",
+            ) from error
+
+
+class Tls(Words):
+    """TLS towards a server.
+
+    Parameters
+    ----------
+    cafile
+        Certificates (PEM) to trust; the system's where there is none.
+    certfile, keyfile, keypassword
+        The client's own certificate, where the server asks for one.
+    check_hostname
+        Whether the server's certificate must name the host that was called.
+    """
+
+    cafile: ConfigPath | None = None
+    certfile: ConfigPath | None = None
+    keyfile: ConfigPath | None = None
+    keypassword: Secret | None = None
+    check_hostname: bool = True
+
+    def context(self) -> ssl.SSLContext:
+        """The TLS context for Python's clients.
+
+        Raises
+        ------
+        ConfigurationError
+            A certificate or key cannot be read.
+        """
+        password = None if self.keypassword is None else self.keypassword.read()
+        try:
+            context = ssl.create_default_context(cafile=self.cafile)
+            context.check_hostname = self.check_hostname
+            if self.certfile is not None:
+                context.load_cert_chain(self.certfile, self.keyfile, password)
+        except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+            files = ", ".join(str(path) for path in (self.cafile, self.certfile, self.keyfile) if path is not None)
+            raise ConfigurationError(
+                f"certificates cannot be read ({files}): {error}", remedy="give PEM files that this user may read"
+            ) from error
+        return context
+
+
+class Sasl(Words):
+    """A user name and password for Kafka."""
+
+    mechanism: SaslMechanism = "SCRAM-SHA-512"
+    username: str
+    password: Secret
+
+
+def _tls(value: Any) -> Any:
+    return {True: {}, False: None}.get(value, value) if isinstance(value, bool) else value
+
+
+MaybeTls = Annotated[Tls | None, BeforeValidator(_tls)]
+"""``ssl: true`` trusts what the system trusts; ``ssl: {cafile: …}`` says more."""
+
+
+class CassandraConnection(Words):
+    """A Cassandra cluster.
+
+    Parameters
+    ----------
+    hosts, port
+        Contact points; each may say a port of its own as ``host:port``.
+    datacenter
+        The local one, whose nodes are asked; needed where there are several.
+    username, password
+        Where the cluster asks for them.
+    """
+
+    sink: Literal["cassandra"]
+    hosts: list[str] = Field(min_length=1)
+    port: int = Field(9042, ge=1, le=65_535)
+    datacenter: str | None = None
+    username: str | None = None
+    password: Secret | None = None
+    ssl: MaybeTls = None
+
+    @model_validator(mode="after")
+    def _both_or_none(self) -> CassandraConnection:
+        if (self.username is None) != (self.password is None):
+            raise fault("a user name and a password belong together", remedy="write both, or neither")
+        return self
+
+
+class KafkaClusterConnection(Words):
+    """Another Kafka cluster than the namespaces' own."""
+
+    sink: Literal["kafka"]
+    brokers: list[str] = Field(min_length=1)
+    sasl: Sasl | None = None
+    ssl: MaybeTls = None
+
+    @field_validator("brokers", mode="before")
+    @classmethod
+    def _addresses(cls, value: Any) -> Any:
+        words = [word for word in value.split(",") if word.strip()] if isinstance(value, str) else value
+        if not isinstance(words, list):
+            return words
+        return [broker_address(str(word)) for word in words]
+
+    def kafka(self) -> KafkaConnection:
+        """How to reach it.
+
+        Raises
+        ------
+        ConfigurationError
+            A secret is not there.
+        """
+        tls = self.ssl
+        return KafkaConnection(
+            brokers=tuple(self.brokers),
+            protocol=(("SASL_SSL" if tls else "SASL_PLAINTEXT") if self.sasl else ("SSL" if tls else "PLAINTEXT")),
+            mechanism=self.sasl.mechanism if self.sasl else "PLAIN",
+            username=self.sasl.username if self.sasl else None,
+            password=self.sasl.password.read() if self.sasl else None,
+            cafile=tls.cafile if tls else None,
+            certfile=tls.certfile if tls else None,
+            keyfile=tls.keyfile if tls else None,
+            keypassword=tls.keypassword.read() if tls and tls.keypassword else None,
+            check_hostname=tls.check_hostname if tls else True,
+        )
+
+
+Connection = CassandraConnection | KafkaClusterConnection
+
+CONNECTIONS: dict[str, type[BaseModel]] = {"cassandra": CassandraConnection, "kafka": KafkaClusterConnection}
+"""The model of an entry, by its ``sink``."""
