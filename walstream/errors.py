@@ -9,6 +9,7 @@
     ├── NotDurable                a write is not known to be durable
     ├── TopicMismatch             a topic is missing, or not what the namespace needs
     ├── ServerError               a local server did not do what it should
+    ├── WorkerFailed              a supervised process failed again and again
     ├── SinkError                 a sink cannot be opened or broke its protocol
     └── EngineError               the engine cannot go on
         ├── Fenced                another worker has taken the partition over
@@ -79,6 +80,10 @@ class TopicMismatch(WalstreamError):
 
 class ServerError(WalstreamError):
     """A local server did not do what it should."""
+
+
+class WorkerFailed(WalstreamError):
+    """A supervised process failed again and again, or did not stop in time."""
 
 
 class SinkError(WalstreamError):
