@@ -1,0 +1,309 @@
+"""Batches records by partition, sends them, and says honestly what became of each."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Mapping
+from typing import Any
+
+from aiokafka.errors import (
+    ClusterAuthorizationFailedError,
+    InvalidTimestampError,
+    KafkaError,
+    MessageSizeTooLargeError,
+    PolicyViolationError,
+    ProducerClosed,
+    RecordListTooLargeError,
+    TopicAuthorizationFailedError,
+    UnsupportedForMessageFormatError,
+)
+from aiokafka.producer.message_accumulator import BatchBuilder
+
+from walstream.client.batch import Batch, Headers
+from walstream.client.producer import DiscardableProducer
+from walstream.client.receipt import Durable
+from walstream.errors import TopicMismatch
+
+BATCH_BYTES = (
+    512 * 1024
+)  # uncompressed; one request a broker is in flight at a time, so that it must be large to be fast
+SMALLEST_BATCH_BYTES = 16 * 1024
+PENDING_BYTES = 32 * 1024 * 1024  # what a client holds in memory before its callers wait
+BACKOFF_SECONDS = 0.1, 1.0  # between attempts to connect: the first, and the longest
+TOPIC_SECONDS = 2.0  # a topic that was just made may take this long until every broker knows it
+
+TOO_LARGE = (MessageSizeTooLargeError, RecordListTooLargeError)
+REFUSED = (
+    *TOO_LARGE,
+    ClusterAuthorizationFailedError,
+    InvalidTimestampError,
+    PolicyViolationError,
+    TopicAuthorizationFailedError,
+    UnsupportedForMessageFormatError,
+)
+"""Answers with which a broker says that it has not written the batch, and will not."""
+
+
+class Timeout(KafkaError):  # type: ignore[misc]
+    """No answer came in time."""
+
+
+class Lane:
+    """The batches of one partition, sent one after the other."""
+
+    def __init__(self, namespace: str, topic: str, partition: int) -> None:
+        self.namespace, self.topic, self.partition = namespace, topic, partition
+        self.limit = BATCH_BYTES
+        self.waiting: deque[Batch] = deque()
+        self.task: asyncio.Task[None] | None = None
+
+
+class Sender:
+    """Sends records with one producer at a time; one whose answers do not come is discarded, and a new one made.
+
+    While a partition's batch is on its way the next ones grow, so that few records go at once and many go in large
+    batches, without a wait.
+
+    Parameters
+    ----------
+    connection
+        Arguments for aiokafka: where the brokers are, and how to log in.
+    timeout
+        Seconds from a record's `add` to its answer, at the most.
+    """
+
+    def __init__(self, connection: Mapping[str, Any], *, timeout: float) -> None:
+        self.timeout = timeout
+        self._options: dict[str, Any] = {
+            **connection,
+            # Twice in a timeout, so that a connection that died silently is replaced once before we give up.
+            "request_timeout_ms": max(500, int(timeout * 500)),
+            "retry_backoff_ms": 50,
+            "compression_type": "lz4",
+            "max_batch_size": 1
+            << 30,  # `Lane.limit` bounds batches; aiokafka must not, since it would split them silently
+        }
+        self._producer: DiscardableProducer | None = None
+        self._starting: asyncio.Task[DiscardableProducer] | None = None
+        self._closing: set[asyncio.Task[None]] = set()
+        self._lanes: dict[tuple[str, int], Lane] = {}
+        self._pending = 0
+        self._room = asyncio.Event()
+        self._room.set()
+
+    async def partition_count(self, topic: str) -> int:
+        """How many partitions a topic has.
+
+        Raises
+        ------
+        TopicMismatch
+            There is no such topic.
+        KafkaError, OSError
+            No broker could be asked in time.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self.timeout
+        give_up = min(deadline, loop.time() + TOPIC_SECONDS)
+        while True:
+            producer = await self._ready_producer(deadline)
+            try:
+                async with asyncio.timeout_at(deadline):
+                    count = await producer.partition_count(topic)
+            except TimeoutError as error:
+                raise Timeout(f"no answer about topic {topic} within {self.timeout:g} s") from error
+            if count is not None:
+                return count
+            if loop.time() >= give_up:
+                raise TopicMismatch(f"topic {topic} does not exist; `walstream apply` makes the topics of a namespace")
+            await asyncio.sleep(0.25)
+
+    async def room(self) -> None:
+        """Wait while too much is unsent."""
+        await self._room.wait()
+
+    def add(
+        self,
+        namespace: str,
+        topic: str,
+        partition: int,
+        id_: str,
+        key: bytes | None,
+        value: bytes | None,
+        headers: Headers,
+    ) -> tuple[Batch, int]:
+        """Put a record into the partition's last batch.
+
+        Returns
+        -------
+        tuple[Batch, int]
+            The batch, and the record's index in it. `Batch.done` is set within the timeout.
+        """
+        lane = self._lanes.get((topic, partition))
+        if lane is None:
+            lane = self._lanes[topic, partition] = Lane(namespace, topic, partition)
+        if not lane.waiting or lane.waiting[-1].size >= lane.limit:
+            loop = asyncio.get_running_loop()
+            lane.waiting.append(Batch(namespace, topic, partition, loop.time() + self.timeout))
+            if lane.task is None:
+                lane.task = loop.create_task(self._drain(lane))
+        batch = lane.waiting[-1]
+        before = batch.size
+        index = batch.add(id_, key, value, headers)
+        self._pending += batch.size - before
+        if self._pending >= PENDING_BYTES:
+            self._room.clear()
+        return batch, index
+
+    async def close(self) -> None:
+        """Wait for the answers to what was added, and disconnect."""
+        await asyncio.gather(*(lane.task for lane in self._lanes.values() if lane.task is not None))
+        if self._starting is not None:
+            self._starting.cancel()
+            await asyncio.gather(self._starting, return_exceptions=True)
+        if self._producer is not None:
+            producer, self._producer = self._producer, None
+            await producer.aclose(self.timeout)
+        await asyncio.gather(*self._closing)
+
+    async def _drain(self, lane: Lane) -> None:
+        while lane.waiting:
+            batch = lane.waiting.popleft()
+            size = batch.size
+            try:
+                await self._deliver(lane, batch, 0, len(batch.ids))
+            except Exception as error:  # whatever it is, nobody may wait for ever, and it may have been sent
+                batch.settle(len(batch.ids), Durable.UNKNOWN, error=error)
+            self._pending -= size
+            if self._pending < PENDING_BYTES:
+                self._room.set()
+        lane.task = None
+
+    async def _deliver(self, lane: Lane, batch: Batch, start: int, stop: int) -> None:
+        """Send a part of a batch, and settle it."""
+        loop = asyncio.get_running_loop()
+        topic, partition = lane.topic, lane.partition
+        while True:
+            try:
+                producer = await self._ready_producer(batch.deadline)
+            except (KafkaError, OSError) as error:
+                batch.settle(stop, Durable.FALSE, error=error)
+                return
+            producer.forget_sent(topic, partition)
+            builder = producer.create_batch()
+            now = int(time.time() * 1000)
+            for key, value, headers in batch.records[start:stop]:
+                builder.append(timestamp=now, key=key, value=value, headers=headers)
+            answer = loop.create_task(_produce(producer, builder, topic, partition))
+            await asyncio.wait(
+                (answer, producer.discarded),
+                timeout=max(0.0, batch.deadline - loop.time()),
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+            if not answer.done():
+                answer.cancel()
+                another = producer.discarded.done()  # another partition's write timed out, and took this one with it
+                self._discard(producer)
+                if producer.was_sent(topic, partition):
+                    what = "sent, and given up with another write" if another else "sent, and no answer came"
+                    batch.settle(stop, Durable.UNKNOWN, error=Timeout(f"{what} within {self.timeout:g} s"))
+                    return
+                if not another:
+                    batch.settle(stop, Durable.FALSE, error=Timeout(f"no broker took it within {self.timeout:g} s"))
+                    return
+                continue  # it was not sent, and there is time left
+            try:
+                offset = answer.result()
+            except ProducerClosed:
+                continue  # retired just before the batch was handed over
+            except TOO_LARGE as error:
+                self._retire(producer)
+                if stop - start == 1:
+                    batch.settle(stop, Durable.FALSE, error=error)
+                    return
+                lane.limit = max(SMALLEST_BATCH_BYTES, batch.size * (stop - start) // len(batch.ids) // 2)
+                middle = (start + stop) // 2
+                await self._deliver(lane, batch, start, middle)
+                await self._deliver(lane, batch, middle, stop)
+                return
+            except REFUSED as error:
+                self._retire(producer)
+                batch.settle(stop, Durable.FALSE, error=error)
+                return
+            except KafkaError as error:
+                self._retire(producer)
+                sent = producer.was_sent(topic, partition)
+                batch.settle(stop, Durable.UNKNOWN if sent else Durable.FALSE, error=error)
+                return
+            batch.settle(stop, Durable.TRUE, offset)
+            return
+
+    async def _ready_producer(self, deadline: float) -> DiscardableProducer:
+        """Return the producer, started; make one if there is none.
+
+        Raises
+        ------
+        KafkaError
+            No broker could be reached before the deadline.
+        """
+        if self._producer is not None:
+            return self._producer
+        loop = asyncio.get_running_loop()
+        if self._starting is None:
+            self._starting = loop.create_task(self._start(loop.time() + self.timeout))
+            self._starting.add_done_callback(lambda task: task.cancelled() or task.exception())
+        starting = self._starting
+        await asyncio.wait((starting,), timeout=max(0.0, deadline - loop.time()))
+        if not starting.done():
+            raise Timeout(f"no broker could be reached within {self.timeout:g} s")
+        return starting.result()
+
+    async def _start(self, deadline: float) -> DiscardableProducer:
+        backoff, longest = BACKOFF_SECONDS
+        loop = asyncio.get_running_loop()
+        try:
+            while True:
+                producer = DiscardableProducer(**self._options)
+                try:
+                    async with asyncio.timeout_at(deadline):
+                        await producer.start()
+                except BaseException as error:
+                    producer.discard()
+                    self._close_later(producer)
+                    if not isinstance(error, KafkaError | OSError):  # TimeoutError is an OSError
+                        raise
+                    if loop.time() + backoff >= deadline:
+                        raise Timeout(f"no broker could be reached within {self.timeout:g} s: {error}") from error
+                else:
+                    self._producer = producer
+                    return producer
+                await asyncio.sleep(backoff)
+                backoff = min(2 * backoff, longest)
+        finally:
+            self._starting = None
+
+    def _discard(self, producer: DiscardableProducer) -> None:
+        """Throw a producer away: what it holds must not be written after we said that we do not know."""
+        producer.discard()
+        self._retire(producer)
+
+    def _retire(self, producer: DiscardableProducer) -> None:
+        """Give a producer nothing more, and close it when what is in flight is answered.
+
+        After a refusal aiokafka's sequence numbers have a gap: the next batch of that partition would be refused too.
+        """
+        if self._producer is producer:
+            self._producer = None
+            self._close_later(producer)
+
+    def _close_later(self, producer: DiscardableProducer) -> None:
+        task = asyncio.get_running_loop().create_task(producer.aclose(self.timeout))
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+
+async def _produce(producer: DiscardableProducer, builder: BatchBuilder, topic: str, partition: int) -> int | None:
+    """Send a batch, wait for its answer, and return the offset of its first record, if the broker knows it."""
+    metadata = await (await producer.send_batch(builder, topic, partition=partition))
+    return None if metadata.offset < 0 else int(metadata.offset)
