@@ -298,7 +298,7 @@ def _shape(topic: Topic, found: Described) -> list[Difference]:
         else:
             remedy = (
                 f"write partitions: {found.partitions}, as it was; the count is fixed for life, since keys would "
-                f"change their partition and lose their order. Growing is a new namespace. If nothing was ever written to "
+                f"change their partition and lose their order. Growing is a new namespace. If nothing was written to "
                 f"{topic.name}, such as one that a client made by accident, delete it and apply again"
             )
         differences.append(
