@@ -1,11 +1,11 @@
 """The effective time of a record, and the rule that write times are not from the future.
 
-The effective time is an integer of microseconds whose last digit is the region's rank. It is the write time as given; where
-the partition has given that time already, the next one that is free. So of two records with equal write times the later in
-the log wins wherever times are compared, and no two records of a partition have one time.
+The effective time is an integer of microseconds whose last digit is the region's rank. It is the write time as given;
+where the partition has given that time already, the next one that is free. So of two records with equal write times the
+later in the log wins wherever times are compared, and no two records of a partition have one time.
 
-What was given recently is state of the partition. It is kept in rows, one per checkpoint, and it **is** the content of the
-rows that exist: an `EffectiveTimes` that restores them goes on exactly as the one that made them.
+What was given recently is state of the partition. It is kept in rows, one per checkpoint, and it **is** the content of
+the rows that exist: an `EffectiveTimes` that restores them goes on exactly as the one that made them.
 """
 
 from __future__ import annotations
@@ -50,13 +50,13 @@ def check_ahead(write_time_us: int, append_time_ms: int) -> None:
 
 
 class _Row:
-    """What was given between two checkpoints: positions and their times, and the last time of a write time given twice."""
+    """What was given between two checkpoints."""
 
     __slots__ = ("last", "times")
 
     def __init__(self) -> None:
         self.times: dict[int, int] = {}  # position -> time, in the order of giving
-        self.last: dict[int, int] = {}  # step of the write time -> step of the last time that was given for it
+        self.last: dict[int, int] = {}  # for write times asked for twice: their step -> the step last given
 
 
 class EffectiveTimes:

@@ -1,7 +1,7 @@
 """The identity of a record: 16 bytes that stand for its key, source and id.
 
-CloudEvents makes source and id together unique; deduplication is by partition and so by key, which is why the key belongs
-to it. The bytes are stored in dedup tables and travel between regions, so how they are made is fixed for ever.
+CloudEvents makes source and id together unique; deduplication is by partition and so by key, which is why the key
+belongs to it. The bytes are stored in dedup tables and travel between regions, so how they are made is fixed for ever.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ def identity(key: bytes | None, source: str | bytes, id: str | bytes) -> bytes:
     Returns
     -------
     bytes
-        BLAKE2b of 16 bytes over ``<length of key> <length of source> `` (decimal, in bytes; ``-1`` for no key), followed
-        by key, source and id.
+        BLAKE2b of 16 bytes over ``<length of key> <length of source> `` (decimal, in bytes; ``-1`` for no key),
+        followed by key, source and id.
     """
     if isinstance(source, str):
         source = source.encode()

@@ -1,7 +1,7 @@
 """murmur2, with which Kafka's Java client, aiokafka and walstream choose the partition of a key.
 
-The hash is the 32-bit MurmurHash2 of Austin Appleby (public domain) with the seed of Kafka's ``Utils.murmur2``. librdkafka
-chooses the same partitions with ``partitioner=murmur2_random``.
+The hash is the 32-bit MurmurHash2 of Austin Appleby (public domain) with the seed of Kafka's ``Utils.murmur2``.
+librdkafka chooses the same partitions with ``partitioner=murmur2_random``.
 """
 
 from __future__ import annotations
