@@ -1,0 +1,68 @@
+"""What all commands have in common: ``--json``, where the configuration is, tables, and how things are said.
+
+What a command found goes to stdout; what it says along the way, to stderr.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+import orjson
+
+from walstream.settings import Settings
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+yes_option = click.option("--yes", "-y", is_flag=True, help="Ask nothing.")
+
+
+def settings_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds ``--config`` and ``--brokers``, and hands the `Settings` to the function as ``settings``."""
+
+    @click.option(
+        "--config", type=click.Path(path_type=Path), help="The configuration folder.  [env: WALSTREAM_CONFIG]"
+    )
+    @click.option("--brokers", help="The Kafka, host:port,…  [env: WALSTREAM_BROKERS]")
+    @functools.wraps(function)
+    def wrapped(config: Path | None, brokers: str | None, **kwargs: Any) -> Any:
+        return function(settings=Settings.load(config=config, brokers=brokers), **kwargs)
+
+    return wrapped
+
+
+def print_json(value: Any) -> None:
+    """A result for programs: one JSON document on stdout."""
+    click.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS, default=str))
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str | None = None) -> None:
+    """A result for people. A column whose name ends in ``#`` holds numbers, and is aligned to the right.
+
+    Where stdout is no terminal, lines are as long as they need to be.
+    """
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=1_000)
+    table = Table(box=SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False)
+    for column in columns:
+        table.add_column(column.removesuffix("#"), justify="right" if column.endswith("#") else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(str(cell) for cell in row))
+    console.print(table)
+
+
+def say(message: str) -> None:
+    """A word to the person along the way, on stderr."""
+    click.echo(message, err=True)
+
+
+def plural(number: int, noun: str) -> str:
+    """``1 topic``, ``2 topics``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
