@@ -124,8 +124,7 @@ class Observed:
     @cached_property
     def content(self) -> Content:
         original = self.number(f"{OURS}timestamp")
-        headers = tuple(header for header in self.headers if not header[0].startswith(OURS))
-        return Content(self.key, self.value, headers, self.timestamp if original is None else original)
+        return Content(self.key, self.value, foreign(self.headers), self.timestamp if original is None else original)
 
     @cached_property
     def identity(self) -> Identity | None:
@@ -147,6 +146,11 @@ class Observed:
 
     def __str__(self) -> str:
         return f"{self.partition}@{self.offset} {self.identity or self.key!r}"
+
+
+def foreign(headers: Headers) -> Headers:
+    """Headers that are not walstream's own."""
+    return tuple(header for header in headers if not header[0].startswith(OURS))
 
 
 def attributes_of(content: Content) -> dict[str, str]:
@@ -223,7 +227,8 @@ class History:
     written
         The ledger.
     ingress, log, refused
-        The ingress and log topics and the namespace's DLQ, read committed, each partition in order.
+        The ingress and log topics and the namespace's DLQ, read committed, each partition in order. Those of the
+        ingress without the headers that only walstream may add: they are ignored there.
     targets
         Targets whose deliveries can be seen one by one.
     progress

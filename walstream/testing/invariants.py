@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from walstream.testing.history import Answer, Content, History, Identity, Observed, Position, Progress, Target
+from walstream.testing.history import Answer, Content, History, Identity, Observed, Position, Progress, Target, foreign
 
 K = TypeVar("K")
 Once = tuple[int, Identity]
@@ -344,7 +344,8 @@ def _changed(history: History) -> Iterator[str]:
     for written in history.written:
         if written.answer is Answer.ACKED and written.position in ingress:
             observed = ingress[written.position]
-            content = Content(*written.content[:3], timestamp=observed.content.timestamp)
+            key, value, headers, _ = written.content
+            content = Content(key, value, foreign(headers), observed.content.timestamp)
             yield from _difference("the ingress", content, observed)
     for name, records in (("the log", history.log), ("the namespace's DLQ", history.refused)):
         for record in records:
