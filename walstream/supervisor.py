@@ -208,7 +208,7 @@ class Supervisor:
         return process
 
     def _stop_if_unread(self, reading: asyncio.Task[None]) -> None:
-        """An observer that fails (a closed terminal) ends everything: a process whose output nobody reads gets stuck."""
+        """An observer that fails (a closed terminal) ends all: a process whose output nobody reads gets stuck."""
         if not reading.cancelled() and reading.exception() is not None:
             self._stopping.set()
 

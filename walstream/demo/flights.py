@@ -32,15 +32,6 @@ _OTHER_AIRPORTS = dict.fromkeys(("BQN", "PSE", "SJU", "STT"), "America/Puerto_Ri
 _EPOCH = dt.datetime(1970, 1, 1)
 _MICROSECOND = dt.timedelta(microseconds=1)
 
-TABLE = """
-CREATE TABLE IF NOT EXISTS {keyspace}.flights (
-    flight text PRIMARY KEY, carrier text, number int, tailnum text, origin text, dest text, distance int,
-    status text, sched_dep timestamp, sched_arr timestamp, dep_time timestamp, dep_delay int,
-    arr_time timestamp, arr_delay int, air_time int
-)
-"""
-"""The table. One flight of one day is one partition: that is the unit of order, too."""
-
 
 @dataclass(frozen=True, slots=True)
 class Step:
@@ -71,7 +62,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Flights:
-    """A month of flights, as a data frame with points in time (columns as in `TABLE`)."""
+    """A month of flights, as a data frame with points in time (columns as in the table)."""
 
     frame: pd.DataFrame
 
