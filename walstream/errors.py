@@ -8,6 +8,7 @@
     ├── RecordRefused             a record that cannot be understood; it belongs in a DLQ
     ├── NotDurable                a write is not known to be durable
     ├── TopicMismatch             a topic is missing, or not what the namespace needs
+    ├── Unreachable               a server does not answer, or refuses what we ask
     ├── ServerError               a local server did not do what it should
     ├── WorkerFailed              a supervised process failed again and again
     ├── SinkError                 a sink cannot be opened or broke its protocol
@@ -76,6 +77,10 @@ class NotDurable(WalstreamError):
 
 class TopicMismatch(WalstreamError):
     """A topic is missing, or not what the namespace needs."""
+
+
+class Unreachable(WalstreamError):
+    """A server does not answer, or refuses what we ask."""
 
 
 class ServerError(WalstreamError):
