@@ -61,15 +61,15 @@ class Restarts:
     healthy
         Seconds of life after which earlier failures no longer count.
     failures
-        How many in a row are too many. With the defaults that is half a minute after the first: long enough for a
-        broker's restart, and somebody who waits for an answer is not kept longer.
+        How many in a row are too many. With the defaults the waits add up to a quarter of a minute: long enough for a
+        broker's restart, since starting takes its time, too, and nobody waits much longer for the reason.
     """
 
     initial: float = 0.5
     multiplier: float = 2.0
     longest: float = 30.0
     healthy: float = 60.0
-    failures: int = 7
+    failures: int = 6
 
     def count(self, failures: int, lived: float) -> int:
         """The failures in a row, once a process has ended after ``lived`` seconds."""

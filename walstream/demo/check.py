@@ -83,7 +83,7 @@ def compare_rows(expected: Mapping[str, Mapping[str, Any]], found: Iterable[Mapp
 
 
 def compare_records(written: Sequence[Record], found: Iterable[Record]) -> Findings:
-    """Check that a topic has every record once, unchanged, and those of one key in the order in which they were written.
+    """Check that a topic has every record once and unchanged, and those of one key in the order of writing.
 
     Parameters
     ----------

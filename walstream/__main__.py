@@ -1,0 +1,5 @@
+"""``python -m walstream`` is the command ``walstream``."""
+
+from walstream.cli import main
+
+main(prog_name="walstream")
