@@ -1,8 +1,8 @@
 """Records: CloudEvents 1.0 on Kafka, read and written, and what walstream adds to them on the log.
 
-A record comes in binary mode (attributes are headers ``ce_…``, the value is the payload) or in structured mode (the value
-is a JSON object with everything in it). Either way its key, value and headers travel untouched; `parse` only reads them.
-On the log a record has a block of headers ``walstream-…`` in front of its own; `Entry.from_log` takes them off again.
+A record comes in binary mode (attributes are headers ``ce_…``, the value is the payload) or in structured mode (the
+value is a JSON object with everything in it). Either way its key, value and headers travel untouched; `parse` only reads
+them. On the log a record has a block of headers ``walstream-…`` in front of its own; `Entry.from_log` takes them off again.
 
 The codes of what is refused:
 
@@ -30,28 +30,21 @@ The codes of what is refused:
 
 from __future__ import annotations
 
-import base64
-import binascii
-import json
-import string
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import lru_cache
-from typing import Any, NamedTuple, NoReturn
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple, NoReturn
 
-import orjson
-
+from walstream import attributes as attr
+from walstream import structured
+from walstream.attributes import COMMON, LIFECYCLE, read_time, read_value
 from walstream.errors import RecordRefused, StateMismatch
-from walstream.units import format_rfc3339, parse_iso_duration, parse_rfc3339
+from walstream.units import parse_iso_duration, parse_rfc3339
 
 Header = tuple[str, bytes | None]
-
-SPECVERSION = "1.0"
-STRUCTURED = "application/cloudevents+json"
 
 PREFIX = "walstream-"
 """Headers that walstream adds start with it."""
 VERSION_HEADER = "walstream-version"
-"""The format version of the added headers, always the first of them."""
+"""The format version of the added headers."""
 TIME_HEADER = "walstream-time"
 """The effective time, microseconds since the epoch."""
 POSITION_HEADER = "walstream-position"
@@ -64,12 +57,8 @@ PATH_HEADER = "walstream-path"
 _HEADERS_VERSION = 1
 _VERSION = (VERSION_HEADER, b"%d" % _HEADERS_VERSION)
 
-ACTIONS = frozenset({"write", "cancel", "reschedule"})
-_REQUIRED = ("ce_specversion", "ce_id", "ce_source", "ce_type")
-_COMMON = frozenset({*_REQUIRED, "ce_time"})
-_RESERVED = "ce_wal"
-_OURS = frozenset({f"ce_wal{name}" for name in ("action", "ref", "deliverat", "delay", "jitter", "targets")})
-_LIFECYCLE = _OURS | {"ce_expirytime", "ce_partitionkey"}
+_HOT = COMMON | {"content-type"}
+_STRUCTURED = b"application/cloudevents"
 
 
 class Record:
@@ -164,26 +153,21 @@ def parse(key: bytes | None, value: bytes | None, headers: Sequence[Header], tim
     RecordRefused
         It cannot be understood. The codes are listed above.
     """
-    attributes: dict[str, bytes | None] = {}
-    count = 0
-    media_type: bytes | None = None
-    for name, text in headers:
-        if name[:3] == "ce_":
-            attributes[name] = text
-            count += 1
-        elif len(name) == 12 and name.lower() == "content-type":
-            media_type = text
-    if media_type is not None and media_type[:23].lower() == b"application/cloudevents":
-        _check_structured(media_type)
-        return _parse_structured(key, value, headers, timestamp_ms, announced=True)
-    if not count:
-        return _parse_structured(key, value, headers, timestamp_ms, announced=False)
-    if len(attributes) != count:
-        _refuse_repeated(headers)
-
+    attributes = dict(headers)
+    if len(attributes) != len(headers):
+        attr.refuse_repeated(headers)
+    media_type = attributes.get("content-type")
+    others = []
+    for name in attributes:
+        if name not in _HOT:
+            if name[:3] == "ce_":
+                others.append(name)
+            elif media_type is None and len(name) == 12 and name.lower() == "content-type":
+                media_type = attributes[name]
+    announced = media_type is not None and media_type[:23].lower() == _STRUCTURED
+    if announced or ("ce_specversion" not in attributes and not others and COMMON.isdisjoint(attributes)):
+        return _parse_structured(key, value, headers, timestamp_ms, media_type if announced else None)
     try:
-        if attributes["ce_specversion"] != b"1.0":
-            _refuse_attributes(attributes)
         record = Record(
             key,
             value,
@@ -192,24 +176,82 @@ def parse(key: bytes | None, value: bytes | None, headers: Sequence[Header], tim
             attributes["ce_id"].decode(),  # type: ignore[union-attr]
             attributes["ce_source"].decode(),  # type: ignore[union-attr]
             attributes["ce_type"].decode(),  # type: ignore[union-attr]
-            _time(attributes["ce_time"]) if "ce_time" in attributes else None,  # type: ignore[arg-type]
+            read_time(attributes["ce_time"]) if "ce_time" in attributes else None,  # type: ignore[arg-type]
             value,
-            None if media_type is None else media_type.decode(),
+            media_type.decode() if media_type is not None else None,
             False,
         )
-        if count > 5 or record.time is None:
-            lifecycle = {}
-            for name in attributes.keys() - _COMMON:
-                read = attributes[name].decode()  # type: ignore[union-attr]
-                if name in _LIFECYCLE or name.startswith(_RESERVED):
-                    lifecycle[name] = read
-            if lifecycle:
-                _apply(record, lifecycle)
-    except (KeyError, AttributeError, TypeError, ValueError):
-        _refuse_attributes({**attributes, "content-type": b"" if media_type is None else media_type})
-    if not (record.id and record.source and record.type):
-        _refuse_attributes(attributes)
+        good = attributes["ce_specversion"] == b"1.0" and record.id and record.source and record.type
+        if others:
+            texts = {name: attributes[name].decode() for name in others}  # type: ignore[union-attr]
+            if any(name in LIFECYCLE or name.startswith(attr.RESERVED) for name in others):
+                _apply(record, texts)
+    except (KeyError, AttributeError, TypeError, UnicodeDecodeError):
+        good = False
+    if not good:
+        # One of them is missing, empty, null, or not UTF-8.
+        attr.refuse({name: text for name, text in attributes.items() if name[:3] == "ce_" or text is media_type})
     return record
+
+
+def _parse_structured(
+    key: bytes | None, value: bytes | None, headers: Sequence[Header], timestamp_ms: int, media_type: bytes | None
+) -> Record:
+    if media_type is not None:
+        structured.check_media_type(media_type)
+    event = structured.parse_event(value, announced=media_type is not None)
+    attributes = event.attributes
+    if any(not attributes.get(name) for name in attr.REQUIRED) or attributes["ce_specversion"] != attr.SPECVERSION:
+        attr.refuse({name: text.encode() for name, text in attributes.items()})
+    record = Record(
+        key,
+        value,
+        headers,
+        timestamp_ms,
+        attributes["ce_id"],
+        attributes["ce_source"],
+        attributes["ce_type"],
+        read_time(attributes["ce_time"].encode()) if "ce_time" in attributes else None,
+        event.payload,
+        event.content_type,
+        True,
+    )
+    _apply(record, {name: text for name, text in attributes.items() if name not in COMMON})
+    return record
+
+
+def _apply(record: Record, attributes: Mapping[str, str]) -> None:
+    """Set what the attributes of `LIFECYCLE` among these say."""
+    for name, text in attributes.items():
+        if name not in LIFECYCLE and name.startswith(attr.RESERVED):
+            attr.refuse_reserved(name)
+        if not text and name in LIFECYCLE:
+            raise RecordRefused("empty-attribute", f"the attribute {name[3:]} is empty")
+    get = attributes.get
+    if record.key is None and (key := get("ce_partitionkey")) is not None:
+        record.key = key.encode()
+    if (expiry := get("ce_expirytime")) is not None:
+        record.expiry = read_value("expirytime", expiry, parse_rfc3339, "bad-time")
+    if (deliver_at := get("ce_waldeliverat")) is not None:
+        record.deliver_at = read_value("waldeliverat", deliver_at, parse_rfc3339, "bad-time")
+    if (delay := get("ce_waldelay")) is not None:
+        record.delay = read_value("waldelay", delay, parse_iso_duration, "bad-duration")
+    if (jitter := get("ce_waljitter")) is not None:
+        record.jitter = read_value("waljitter", jitter, parse_iso_duration, "bad-duration")
+    if (targets := get("ce_waltargets")) is not None:
+        record.targets = attr.read_targets(targets)
+    record.action = get("ce_walaction", "write")
+    record.ref = get("ce_walref")
+    if record.action not in attr.ACTIONS:
+        raise RecordRefused("bad-action", f"walaction is {record.action!r}; it can be write, cancel or reschedule")
+    if record.action == "write" and record.ref is not None:
+        raise RecordRefused("bad-ref", "a write has no walref; only a cancel or a reschedule is about another record")
+    if record.action != "write" and record.ref is None:
+        raise RecordRefused("bad-ref", f"a {record.action} needs walref, the id of the record that it is about")
+    if record.delay is not None and record.deliver_at is not None:
+        raise RecordRefused("bad-schedule", "waldelay and waldeliverat are both given; one of them can be")
+    if record.action == "reschedule" and record.delay is None and record.deliver_at is None:
+        raise RecordRefused("bad-schedule", "a reschedule needs waldelay or waldeliverat")
 
 
 class Message(NamedTuple):
@@ -265,7 +307,7 @@ def encode(
         ("ce_type", type.encode()),
     ]
     if time is not None:
-        headers.append(("ce_time", _format_time("time", time)))
+        headers.append(("ce_time", attr.write_time("time", time)))
     if content_type is not None:
         headers.append(("content-type", content_type.encode()))
     plain = len(headers)
@@ -274,22 +316,22 @@ def encode(
     if ref is not None:
         headers.append(("ce_walref", ref.encode()))
     if delay is not None:
-        headers.append(("ce_waldelay", _format_duration("waldelay", delay)))
+        headers.append(("ce_waldelay", attr.write_duration("waldelay", delay)))
     if jitter is not None:
-        headers.append(("ce_waljitter", _format_duration("waljitter", jitter)))
+        headers.append(("ce_waljitter", attr.write_duration("waljitter", jitter)))
     if deliver_at is not None:
-        headers.append(("ce_waldeliverat", _format_time("waldeliverat", deliver_at)))
+        headers.append(("ce_waldeliverat", attr.write_time("waldeliverat", deliver_at)))
     if expiry is not None:
-        headers.append(("ce_expirytime", _format_time("expirytime", expiry)))
+        headers.append(("ce_expirytime", attr.write_time("expirytime", expiry)))
     if targets is not None:
         headers.append(("ce_waltargets", ",".join(sorted(targets)).encode()))
     for name, text in (extensions or {}).items():
-        _check_extension(name)
+        attr.check_extension(name)
         headers.append((f"ce_{name}", text.encode()))
     if len(headers) > plain:
         parse(key, payload, headers, -1)
     elif not (id and source and type):
-        _refuse_attributes(dict(headers))
+        attr.refuse(dict(headers))
     return Message(key, payload, headers)
 
 
@@ -465,266 +507,9 @@ def _surely_for_all(headers: Sequence[Header]) -> bool:
             return False
         if name == "ce_specversion":
             binary = True
-        elif (
-            len(name) == 12
-            and name.lower() == "content-type"
-            and (text or b"")[:23].lower() == b"application/cloudevents"
-        ):
+        elif len(name) == 12 and name.lower() == "content-type" and (text or b"")[:23].lower() == _STRUCTURED:
             return False
     return binary
-
-
-# Structured mode
-
-
-def _check_structured(media_type: bytes) -> None:
-    name = media_type.partition(b";")[0].strip().lower()
-    if name != STRUCTURED.encode():
-        shown = name.decode(errors="replace")
-        raise RecordRefused("unsupported-format", f"the content type {shown} cannot be read; only {STRUCTURED} can")
-
-
-def _parse_structured(
-    key: bytes | None, value: bytes | None, headers: Sequence[Header], timestamp_ms: int, *, announced: bool
-) -> Record:
-    try:
-        event: Any = orjson.loads(value or b"")
-    except orjson.JSONDecodeError as error:
-        if announced:
-            raise RecordRefused(
-                "bad-json", f"the value is not JSON, though the content type says so: {error}"
-            ) from None
-        event = None
-    if not isinstance(event, dict) or not (announced or "specversion" in event):
-        if announced:
-            raise RecordRefused("bad-json", "the value is not a JSON object, though the content type says so")
-        raise RecordRefused(
-            "not-a-cloudevent", "there are no ce_ headers, and the value is not a JSON object with specversion"
-        )
-    attributes = {}
-    for name, text in event.items():
-        name = f"ce_{name}"
-        if text is not None and (name in _COMMON or name in _LIFECYCLE or name.startswith(_RESERVED)):
-            if not isinstance(text, str):
-                raise RecordRefused("bad-attribute", f"the attribute {name[3:]} is not text")
-            attributes[name] = text
-    if any(not attributes.get(name) for name in _REQUIRED) or attributes["ce_specversion"] != SPECVERSION:
-        _refuse_attributes({name: text.encode() for name, text in attributes.items()})
-    payload, content_type = _structured_data(value or b"", event)
-    time = attributes.get("ce_time")
-    record = Record(
-        key,
-        value,
-        headers,
-        timestamp_ms,
-        attributes["ce_id"],
-        attributes["ce_source"],
-        attributes["ce_type"],
-        None if time is None else _read("time", time, parse_rfc3339, "bad-time"),
-        payload,
-        content_type,
-        True,
-    )
-    _apply(record, {name: text for name, text in attributes.items() if name not in _COMMON})
-    return record
-
-
-def _structured_data(value: bytes, event: dict[str, Any]) -> tuple[bytes | None, str | None]:
-    content_type = event.get("datacontenttype")
-    if content_type is not None and not isinstance(content_type, str):
-        raise RecordRefused("bad-attribute", "the attribute datacontenttype is not text")
-    data, encoded = event.get("data"), event.get("data_base64")
-    if encoded is not None:
-        if data is not None:
-            raise RecordRefused("bad-data", "the event has data and data_base64; it can have one")
-        try:
-            return base64.b64decode(encoded, validate=True), content_type
-        except (TypeError, ValueError, binascii.Error):
-            raise RecordRefused("bad-data", "data_base64 is not Base64") from None
-    if data is None:
-        return None, content_type
-    if isinstance(data, str) and content_type is not None and not _is_json(content_type):
-        return data.encode(), content_type
-    return _member(value.decode(), "data"), content_type or "application/json"
-
-
-def _is_json(content_type: str) -> bool:
-    name = content_type.partition(";")[0].strip().lower()
-    return name.endswith(("/json", "+json"))
-
-
-def _member(text: str, wanted: str) -> bytes:
-    """The text of one member of a JSON object that is known to be valid and to have it.
-
-    Read and written again, a large integer or a decimal fraction would come out as another number.
-    """
-    decode = json.JSONDecoder().raw_decode
-    found = ""
-
-    def skip(position: int) -> int:
-        while text[position] in " \t\r\n":
-            position += 1
-        return position
-
-    position = skip(0)
-    while text[position] != "}":
-        name, position = decode(text, skip(position + 1))
-        start = skip(skip(position) + 1)
-        try:
-            _, end = decode(text, start)
-        except RecursionError:
-            raise RecordRefused("bad-json", "the value is nested too deeply") from None
-        if name == wanted:
-            found = text[start:end]
-        position = skip(end)
-    return found.encode()
-
-
-# Attributes
-
-
-def _apply(record: Record, attributes: Mapping[str, str]) -> None:
-    """Set what the attributes of `_LIFECYCLE` say."""
-    for name, text in attributes.items():
-        if name not in _LIFECYCLE:
-            raise RecordRefused(
-                "reserved-attribute",
-                f"the attribute {name[3:]} is not known, and names that start with wal are reserved",
-            )
-        if not text:
-            raise RecordRefused("empty-attribute", f"the attribute {name[3:]} is empty")
-    get = attributes.get
-    if record.key is None and (key := get("ce_partitionkey")) is not None:
-        record.key = key.encode()
-    if (expiry := get("ce_expirytime")) is not None:
-        record.expiry = _read("expirytime", expiry, parse_rfc3339, "bad-time")
-    if (deliver_at := get("ce_waldeliverat")) is not None:
-        record.deliver_at = _read("waldeliverat", deliver_at, parse_rfc3339, "bad-time")
-    if (delay := get("ce_waldelay")) is not None:
-        record.delay = _read("waldelay", delay, parse_iso_duration, "bad-duration")
-    if (jitter := get("ce_waljitter")) is not None:
-        record.jitter = _read("waljitter", jitter, parse_iso_duration, "bad-duration")
-    if (targets := get("ce_waltargets")) is not None:
-        record.targets = _targets(targets)
-    record.action = get("ce_walaction", "write")
-    record.ref = get("ce_walref")
-    if record.action not in ACTIONS:
-        raise RecordRefused("bad-action", f"walaction is {record.action!r}; it can be write, cancel or reschedule")
-    if record.action == "write" and record.ref is not None:
-        raise RecordRefused("bad-ref", "a write has no walref; only a cancel or a reschedule is about another record")
-    if record.action != "write" and record.ref is None:
-        raise RecordRefused("bad-ref", f"a {record.action} needs walref, the id of the record that it is about")
-    if record.delay is not None and record.deliver_at is not None:
-        raise RecordRefused("bad-schedule", "waldelay and waldeliverat are both given; one of them can be")
-    if record.action == "reschedule" and record.delay is None and record.deliver_at is None:
-        raise RecordRefused("bad-schedule", "a reschedule needs waldelay or waldeliverat")
-
-
-def _read(name: str, text: str, read: Callable[[str], int], code: str) -> int:
-    try:
-        return read(text)
-    except ValueError as error:
-        raise RecordRefused(code, f"the attribute {name} cannot be read: {error}") from None
-
-
-@lru_cache(maxsize=4096)
-def _minute(text: bytes) -> int:
-    """Microseconds since the epoch of ``YYYY-MM-DDTHH:MM``. Write times of one stretch of a log share few minutes."""
-    return parse_rfc3339(f"{text.decode()}:00Z")
-
-
-def _time(text: bytes) -> int:
-    """Microseconds since the epoch of an RFC 3339 time; fast for what most producers write."""
-    if text[16:17] == b":" and text[-1:] == b"Z":
-        length = len(text)
-        if length == 20:
-            digits, scale = text[17:19], 1_000_000
-        elif length == 27 and text[19:20] == b".":
-            digits, scale = text[17:19] + text[20:26], 1
-        elif length == 24 and text[19:20] == b".":
-            digits, scale = text[17:19] + text[20:23], 1_000
-        else:
-            return _slow_time(text)
-        if digits.isdigit() and digits < b"60":
-            return _minute(text[:16]) + int(digits) * scale
-    return _slow_time(text)
-
-
-def _slow_time(text: bytes) -> int:
-    return _read("time", text.decode(), parse_rfc3339, "bad-time")
-
-
-@lru_cache(maxsize=1024)
-def _targets(text: str) -> frozenset[str]:
-    names = [name.strip() for name in text.split(",")]
-    for name in names:
-        if not is_name(name):
-            raise RecordRefused("bad-targets", f"waltargets names {name!r}, which cannot be the name of a target")
-    return frozenset(names)
-
-
-def is_name(text: str) -> bool:
-    """Whether a text can be the name of a namespace or a target: ``[a-z][a-z0-9-]{0,62}``."""
-    return (
-        0 < len(text) <= 63
-        and text[0] in string.ascii_lowercase
-        and not text.strip(string.ascii_lowercase + string.digits + "-")
-    )
-
-
-def _check_extension(name: str) -> None:
-    """CloudEvents 1.0, "Naming conventions": lower-case letters of ASCII and digits."""
-    if not name.isascii() or not name.isalnum() or name.lower() != name:
-        raise RecordRefused("bad-attribute", f"{name!r} cannot be the name of an attribute: a-z and 0-9 only")
-    if f"ce_{name}" in _COMMON or name.startswith("wal") or name in ("data", "datacontenttype", "expirytime"):
-        raise RecordRefused("reserved-attribute", f"the attribute {name} has a parameter of its own or is reserved")
-
-
-def _format_time(name: str, microseconds: int) -> bytes:
-    try:
-        return format_rfc3339(microseconds).encode()
-    except ValueError as error:
-        raise RecordRefused("bad-time", f"the attribute {name} cannot be written: {error}") from None
-
-
-def _format_duration(name: str, microseconds: int) -> bytes:
-    if microseconds < 0:
-        raise RecordRefused("bad-duration", f"the attribute {name} is negative")
-    seconds, fraction = divmod(microseconds, 1_000_000)
-    return (f"PT{seconds}.{fraction:06}S" if fraction else f"PT{seconds}S").encode()
-
-
-# Refusals: reached only by records that cannot be understood, so they look at everything again and name the first fault
-
-
-def _refuse_repeated(headers: Sequence[Header]) -> NoReturn:
-    seen = set()
-    for name, _ in headers:
-        if name.startswith("ce_") and name in seen:
-            raise RecordRefused("repeated-attribute", f"the header {name} is there twice")
-        seen.add(name)
-    raise AssertionError("no ce_ header is there twice")
-
-
-def _refuse_attributes(attributes: Mapping[str, bytes | None]) -> NoReturn:
-    for name, text in attributes.items():
-        shown = name.removeprefix("ce_")
-        if text is None:
-            raise RecordRefused("null-attribute", f"the header {name} has no value")
-        try:
-            text.decode()
-        except UnicodeDecodeError:
-            raise RecordRefused("not-utf8", f"the attribute {shown} is not UTF-8") from None
-    for name in _REQUIRED:
-        if name not in attributes:
-            raise RecordRefused("missing-attribute", f"the attribute {name[3:]} is missing; CloudEvents requires it")
-        if not attributes[name]:
-            raise RecordRefused("empty-attribute", f"the attribute {name[3:]} is empty")
-    version = (attributes["ce_specversion"] or b"").decode()
-    if version != SPECVERSION:
-        raise RecordRefused("bad-specversion", f"the record is CloudEvents {version!r}; only {SPECVERSION} can be read")
-    _slow_time(attributes["ce_time"] or b"")
-    raise AssertionError("nothing is wrong with the attributes")
 
 
 def _refuse_version(version: bytes | None) -> NoReturn:
