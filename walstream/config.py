@@ -123,7 +123,7 @@ def make_sink(
         options = kind.Options.model_validate(words.options)
     except ValidationError as error:
         raise ConfigurationError(f"the options of {namespace.name}.{target} are wrong: {error}") from error
-    return kind(
+    return kind.for_context(
         SinkContext(
             namespace=namespace.name,
             target=target,
@@ -131,6 +131,7 @@ def make_sink(
             connection=connections[words.connection] if words.connection is not None else None,
             partitions=namespace.topics.partitions,
             key_template=namespace.key,
+            max_record=namespace.topics.max_record,
             extra=extra or {},
         )
     )

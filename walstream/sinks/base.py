@@ -1,7 +1,8 @@
 """What a sink is: an adaptor that writes batches of log entries to one kind of destination.
 
 A sink answers for every entry: `APPLIED`, `SKIPPED` (already there), `Retry`, or `Dead`. An exception is looked up in
-the sink's table of errors; one that is not in the table holds the partition and is reported, it never counts as applied.
+the sink's table of errors; one that is not in the table holds the partition and is reported, and never counts as
+applied.
 """
 
 from __future__ import annotations
@@ -97,6 +98,10 @@ class SinkContext:
         The namespace's partition count.
     key_template
         The namespace's ``key``, or None.
+    max_record
+        Bytes of key, value and headers that a record may have.
+    extra
+        What the worker has for the sink beside the files: ``kafka`` is how to reach the namespace's own cluster.
     """
 
     namespace: str
@@ -105,6 +110,7 @@ class SinkContext:
     connection: Any = None
     partitions: int = 1
     key_template: str | None = None
+    max_record: int = 1024 * 1024
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -118,7 +124,16 @@ class Sink(abc.ABC):
         self.context = context
         self.options: Any = context.options
 
-    async def open(self) -> None:
+    @classmethod
+    def for_context(cls, context: SinkContext) -> Sink:
+        """Make the sink for a target. A sink of several kinds takes the one that fits."""
+        return cls(context)
+
+    def verdict(self, error: BaseException) -> Verdict | None:
+        """What the table of errors says of an error: the entry of its most specific class, or None."""
+        return next((self.errors[kind] for kind in type(error).__mro__ if kind in self.errors), None)
+
+    async def open(self) -> None:  # noqa: B027 - a sink that needs no connection need not say so
         """Connect. Called once, before the first batch."""
 
     @abc.abstractmethod
@@ -129,7 +144,7 @@ class Sink(abc.ABC):
         crash. Called by several partitions at the same time.
         """
 
-    async def close(self) -> None:
+    async def close(self) -> None:  # noqa: B027
         """Disconnect. Called once, after the last batch was answered."""
 
     async def provision(self, *, dry_run: bool) -> Sequence[Change]:

@@ -1,0 +1,272 @@
+"""Writes mutations to tables of a Cassandra keyspace, by effective time.
+
+What becomes of an error (`CassandraSink.errors`):
+
+================================================================== ====================================================
+The driver says                                                    So
+================================================================== ====================================================
+no host, a timeout, unavailable replicas, overload, a password or  The target is down where nothing of the batch got
+permission refused; a timed-out write may have been applied, and   through; else these entries are tried again. Both are
+is the same write when it is repeated                              harmless: every write has its effective time.
+a replica failed to write (WriteFailure)                           These entries are tried again.
+the request is invalid (a size limit, an empty partition key, …)   Once more with the schema read anew, then dead.
+================================================================== ====================================================
+
+A mutation that the table cannot take (no mutation at all, an unknown column, a value of the wrong type) is dead.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from cassandra import (
+    AuthenticationFailed,
+    InvalidRequest,
+    OperationTimedOut,
+    Unauthorized,
+    Unavailable,
+    WriteFailure,
+    WriteTimeout,
+)
+from cassandra.cluster import NoHostAvailable
+from cassandra.connection import ConnectionBusy, ConnectionException
+from cassandra.protocol import IsBootstrappingErrorMessage, OverloadedErrorMessage
+from cassandra.query import BatchStatement, BatchType, BoundStatement
+from pydantic import Field, model_validator
+
+from walstream.changes import Action, Change
+from walstream.errors import ConfigurationError, RecordRefused, SinkError
+from walstream.mutation import Mutation, parse_mutation
+from walstream.namespace import Words, fault
+from walstream.record import Entry
+from walstream.sinks.base import APPLIED, DEAD, RETRY, TARGET_DOWN, Dead, Outcome, Retry, Sink, SinkContext
+from walstream.sinks.cassandra import provision, schema, session
+from walstream.sinks.cassandra.requests import Requests
+from walstream.sinks.cassandra.statements import BadMutation, Statements
+
+# Statements on their way at a time; a few for each of Cassandra's 32 or more writing threads.
+IN_FLIGHT = 256
+# Rows of one partition that travel as one batch. Beyond some dozens there is nothing left to save.
+BATCH_ROWS = 50
+BATCH_BYTES = 64 * 1024
+
+# `ce_type` of the records that this sink understands.
+MUTATION_TYPE = "walstream.mutation"
+
+Consistency = Literal["ONE", "TWO", "THREE", "QUORUM", "ALL", "LOCAL_ONE", "LOCAL_QUORUM", "EACH_QUORUM"]
+
+
+class CassandraOptions(Words):
+    """Where mutations go. Without ``table``, each mutation names its own."""
+
+    keyspace: str = Field(min_length=1)
+    table: str | None = Field(default=None, min_length=1)
+    consistency: Consistency = "LOCAL_QUORUM"
+    create: provision.Create | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> CassandraOptions:
+        if self.create is not None and self.table is None:
+            raise fault("create describes a table that has no name", "create", remedy="write table: <its name>")
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """One mutation on its way: which entry of the batch it is, and about how many bytes it has."""
+
+    entry: int
+    table: str
+    statement: BoundStatement
+    size: int
+
+
+class CassandraSink(Sink):
+    """Every entry's payload is a mutation; it becomes one row's INSERT or DELETE ``USING TIMESTAMP``."""
+
+    Options = CassandraOptions
+    errors: ClassVar = {
+        NoHostAvailable: TARGET_DOWN,
+        ConnectionException: TARGET_DOWN,
+        ConnectionBusy: TARGET_DOWN,
+        OperationTimedOut: TARGET_DOWN,
+        WriteTimeout: TARGET_DOWN,
+        Unavailable: TARGET_DOWN,
+        OverloadedErrorMessage: TARGET_DOWN,
+        IsBootstrappingErrorMessage: TARGET_DOWN,
+        AuthenticationFailed: TARGET_DOWN,
+        Unauthorized: TARGET_DOWN,
+        SinkError: TARGET_DOWN,
+        WriteFailure: RETRY,
+        InvalidRequest: DEAD,
+    }
+
+    def __init__(self, context: SinkContext) -> None:
+        super().__init__(context)
+        if context.connection is None:
+            raise ConfigurationError(
+                f"the target {context.namespace}.{context.target} names no connection",
+                remedy="write connection: <an entry of connections.yaml>",
+            )
+        self._session: Any = None
+        self._requests: Requests
+        self._tables: dict[str, Statements] = {}
+        self._reading = asyncio.Lock()
+
+    async def open(self) -> None:
+        self._session = await asyncio.to_thread(session.connect, self.context.connection, self.options.consistency)
+        self._requests = Requests(self._session, IN_FLIGHT)
+        if self.options.table is not None:
+            await self._statements(self.options.table)
+
+    async def close(self) -> None:
+        if self._session is not None:
+            await asyncio.to_thread(session.disconnect, self._session)
+            self._session = None
+
+    async def provision(self, *, dry_run: bool) -> Sequence[Change]:
+        return await asyncio.to_thread(self._provision, dry_run)
+
+    def _provision(self, dry_run: bool) -> Sequence[Change]:
+        options = self.options
+        connected = session.connect(self.context.connection, options.consistency)
+        try:
+            steps = provision.plan(connected, options.keyspace, options.table, options.create)
+            if not dry_run and not any(change.action is Action.REFUSE for change, _ in steps):
+                for _, cql in steps:
+                    if cql is not None:
+                        connected.execute(cql)
+            return [change for change, _ in steps]
+        finally:
+            session.disconnect(connected)
+
+    async def write(self, batch: Sequence[Entry]) -> Sequence[Outcome]:
+        outcomes: dict[int, Outcome] = {}
+        mutations: dict[int, Mutation] = {}
+        for i, entry in enumerate(batch):
+            try:
+                mutations[i] = _mutation(entry)
+            except RecordRefused as refused:
+                outcomes[i] = Dead(str(refused))
+        failed = await self._apply(batch, mutations)
+        stale = {i: mutations[i] for i, error in failed.items() if _may_be_stale(error)}
+        if stale:
+            # What the schema as we know it does not allow may be allowed by now: read it anew and try once more.
+            for mutation in stale.values():
+                self._tables.pop(self._table_of(mutation), None)
+            failed = {i: error for i, error in failed.items() if i not in stale} | await self._apply(batch, stale)
+        some_applied = len(failed) < len(mutations)
+        for i, error in failed.items():
+            outcomes[i] = self._outcome(error, some_applied)
+        return [outcomes.get(i, APPLIED) for i in range(len(batch))]
+
+    def _outcome(self, error: Exception, some_applied: bool) -> Outcome:
+        verdict = DEAD if isinstance(error, BadMutation) else self.verdict(error)
+        reason = str(error) if isinstance(error, BadMutation) else f"{type(error).__name__}: {error}"
+        if verdict is DEAD:
+            return Dead(reason)
+        if verdict is RETRY or (verdict is TARGET_DOWN and some_applied):
+            return Retry(reason)
+        raise error
+
+    async def _apply(self, batch: Sequence[Entry], mutations: Mapping[int, Mutation]) -> dict[int, Exception]:
+        """Write mutations, by their places in the batch, and answer with those that failed, and why."""
+        failed: dict[int, Exception] = {}
+        rows: list[_Row] = []
+        tables: dict[str, Statements | BadMutation] = {}
+        for i, mutation in mutations.items():
+            try:
+                name = self._table_of(mutation)
+                table = tables.get(name)
+                if table is None:
+                    table = tables[name] = await self._statements(name)
+                if isinstance(table, BadMutation):
+                    raise table
+                entry = batch[i]
+                rows.append(_Row(i, name, table.bind(mutation, entry.time), len(entry.value or b"")))
+            except BadMutation as bad:
+                failed[i] = bad
+        groups = _by_partition(rows)
+        alone: list[_Row] = []
+        for group, error in zip(groups, await self._run(groups), strict=True):
+            if error is None:
+                continue
+            if len(group) > 1 and self.verdict(error) is not TARGET_DOWN:
+                alone.extend(group)  # one row's fault must not be the others'
+            else:
+                failed |= {row.entry: error for row in group}
+        for row, error in zip(alone, await self._run([[row] for row in alone]), strict=True):
+            if error is not None:
+                failed[row.entry] = error
+        return failed
+
+    async def _run(self, groups: Sequence[Sequence[_Row]]) -> list[Exception | None]:
+        return await self._requests.run([_statement(group) for group in groups])
+
+    def _table_of(self, mutation: Mutation) -> str:
+        table: str | None = self.options.table
+        if table is None and mutation.table is None:
+            raise BadMutation("the mutation names no `table`, and neither does the target")
+        if table is not None and mutation.table not in (None, table):
+            raise BadMutation(f"the mutation is for the table {mutation.table}, and the target writes to {table}")
+        return table or str(mutation.table)
+
+    async def _statements(self, name: str) -> Statements | BadMutation:
+        """The statements of a table, or why there can be none."""
+        async with self._reading:
+            if name not in self._tables:
+                try:
+                    self._tables[name] = await asyncio.to_thread(self._read, name)
+                except (BadMutation, InvalidRequest) as error:
+                    reason = str(error)
+                    if name != self.options.table:
+                        return BadMutation(reason)
+                    # The target's own table is gone or wrong: that is no record's fault.
+                    raise SinkError(f"{reason}; `walstream apply` makes what options.create describes") from error
+            return self._tables[name]
+
+    def _read(self, name: str) -> Statements:
+        table = schema.read_table(self._session, self.options.keyspace, name)
+        if table is None:
+            raise BadMutation(f"there is no table {self.options.keyspace}.{name}")
+        if table.is_counter:
+            raise BadMutation(f"{table} holds counters, which cannot be written twice with one result")
+        return Statements(self._session, table)
+
+
+def _mutation(entry: Entry) -> Mutation:
+    if entry.type != MUTATION_TYPE:
+        raise RecordRefused("no-mutation", f"its type is {entry.type}, and this sink understands {MUTATION_TYPE}")
+    return parse_mutation(entry.payload or b"")
+
+
+def _may_be_stale(error: Exception) -> bool:
+    return isinstance(error, InvalidRequest) or (isinstance(error, BadMutation) and error.stale)
+
+
+def _by_partition(rows: Sequence[_Row]) -> list[list[_Row]]:
+    """Group rows of one Cassandra partition, which costs its replicas one write for all of them, within bounds."""
+    groups: list[list[_Row]] = []
+    filling: dict[tuple[str, bytes | None], tuple[list[_Row], int]] = {}
+    for row in rows:
+        partition = row.table, row.statement.routing_key
+        group, size = filling.get(partition, ([], 0))
+        if not group or len(group) >= BATCH_ROWS or size + row.size > BATCH_BYTES:
+            group, size = [], 0
+            groups.append(group)
+        group.append(row)
+        filling[partition] = group, size + row.size
+    return groups
+
+
+def _statement(rows: Sequence[_Row]) -> Any:
+    if len(rows) == 1:
+        return rows[0].statement
+    batch = BatchStatement(BatchType.UNLOGGED)  # one partition: atomic without the batch log
+    batch.is_idempotent = True
+    for row in rows:
+        batch.add(row.statement)
+    return batch
