@@ -1,0 +1,32 @@
+"""Which namespaces a command is about, and how to reach them."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+
+from walstream.config import load_namespaces
+from walstream.errors import ConfigurationError
+from walstream.namespace import Namespace
+from walstream.settings import Settings
+
+
+def selected(settings: Settings, names: Sequence[str] = ()) -> list[Namespace]:
+    """The namespaces that were named, on the command line or by ``WALSTREAM_NAMESPACES``; else all.
+
+    Raises
+    ------
+    ConfigurationError
+        The configuration is wrong, or has no such namespace.
+    """
+    return choose(load_namespaces(settings.config), names or settings.namespaces)
+
+
+def choose(namespaces: dict[str, Namespace], names: Sequence[str]) -> list[Namespace]:
+    """These namespaces, or all where none is named."""
+    for name in names:
+        if name not in namespaces:
+            near = difflib.get_close_matches(name, namespaces, n=1)
+            remedy = f"did you mean {near[0]}?" if near else f"there are {', '.join(namespaces)}"
+            raise ConfigurationError(f"there is no namespace {name}", remedy=remedy)
+    return [namespaces[name] for name in dict.fromkeys(names)] if names else list(namespaces.values())
