@@ -2,8 +2,8 @@
 
 An identity is stored with the ingress position of its first occurrence. It lives in the segment of the moment when it
 was stored; a segment is half a window long, and the youngest three are looked into. So an identity is found for at
-least one window and at most one and a half, and expiry is to drop a whole segment. The clock is the highest append time that
-the partition has seen: neither the worker's nor the producers'.
+least one window and at most one and a half, and expiry is to drop a whole segment. The clock is the highest append time
+that the partition has seen: neither the worker's nor the producers'.
 """
 
 from __future__ import annotations

@@ -237,8 +237,8 @@ class KeyTemplate:
 
     Notes
     -----
-    All mutations of a row have one key, since key columns never change. Two rows may have one key as well; they are then
-    kept in one order, which is right, and slower.
+    All mutations of a row have one key, since key columns never change. Two rows may have one key as well; they are
+    then kept in one order, which is right, and slower.
     """
 
     __slots__ = ("_parts", "columns", "template")

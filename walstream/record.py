@@ -1,8 +1,9 @@
 """Records: CloudEvents 1.0 on Kafka, read and written, and what walstream adds to them on the log.
 
 A record comes in binary mode (attributes are headers ``ce_…``, the value is the payload) or in structured mode (the
-value is a JSON object with everything in it). Either way its key, value and headers travel untouched; `parse` only reads
-them. On the log a record has a block of headers ``walstream-…`` in front of its own; `Entry.from_log` takes them off again.
+value is a JSON object with everything in it). Either way its key, value and headers travel untouched; `parse` only
+reads them. On the log a record has a block of headers ``walstream-…`` in front of its own; `Entry.from_log` takes them
+off again.
 
 The codes of what is refused:
 

@@ -9,9 +9,9 @@ hold, and costs time.
 CQL type                    JSON
 =========================== ==========================================================================================
 ascii, text                 string
-tinyint … bigint, varint    integer, or string of digits (JSON numbers beyond 64 bits lose digits)
+tinyint … bigint, varint    integer, or string of digits
 float, double               number, or string (``"NaN"``, ``"Infinity"``, ``"-Infinity"`` too)
-decimal                     string, or number (a string keeps every digit)
+decimal                     number, or string; both keep every digit
 boolean                     ``true``, ``false``, or one of these as a string
 blob                        string, base64
 uuid, timeuuid              string
@@ -32,6 +32,7 @@ from __future__ import annotations
 import base64
 import datetime
 import ipaddress
+import math
 import re
 import struct
 import uuid
@@ -45,7 +46,7 @@ from cassandra.marshal import uvint_pack
 from walstream.units import parse_rfc3339
 
 Encode = Callable[[Any], bytes]
-"""JSON value (never None) -> bytes. Raises `BadValue`."""
+"""JSON value, with `Decimal` for a number with a fraction or an exponent, never None -> bytes. Raises `BadValue`."""
 
 PROTOCOL = 4
 """Since version 3 of the protocol values look the same; unset values, which puts need, came with 4."""
@@ -65,7 +66,8 @@ int64 = struct.Struct(">q").pack
 _NULL = int32(-1)
 _DAY_NS = 86_400 * 10**9
 _EPOCH = datetime.date(1970, 1, 1).toordinal()
-_EXACT = 2**53  # a float of a larger size may stand for several integers
+_DIGITS_MAX = 4300  # as many as Python reads from a string; 1e999999999 must not become an integer
+_NOT_FINITE = ("NaN", "Infinity", "-Infinity")
 _INTEGER = re.compile(r"[+-]?[0-9]+\Z")
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}\Z")
 _TIME = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])(?::([0-5][0-9])(?:\.([0-9]{1,9}))?)?\Z")
@@ -147,10 +149,9 @@ def _whole(value: Any) -> int:
             return int(value)
         except ValueError as error:  # Python reads no number of more than some thousand digits
             raise BadValue(str(error)) from None
-    if type(value) is float and value.is_integer():
-        if abs(value) < _EXACT:
-            return int(value)
-        raise BadValue("a JSON number of this size has lost digits; give it as a string")
+    # 1.0 and 1e3 are integers to those who write JSON from a language with one kind of number.
+    if type(value) is Decimal and value.adjusted() < _DIGITS_MAX and value == value.to_integral_value():
+        return int(value)
     raise BadValue(f"expected an integer, got {_kind(value)}")
 
 
@@ -177,24 +178,26 @@ def _floating(layout: str) -> Encode:
     pack = struct.Struct(layout).pack
 
     def encode(value: Any) -> bytes:
-        if type(value) not in (float, int, str):
+        if type(value) not in (Decimal, int, str):
             raise BadValue(f"expected a number, got {_kind(value)}")
         try:
-            return pack(float(value))
+            number = float(value)
+            if math.isfinite(number) or value in _NOT_FINITE:
+                return pack(number)
         except OverflowError:
-            raise BadValue(f"{_short(value)} is too large for the type") from None
+            pass
         except ValueError:
             raise BadValue(f"{_short(value)} is not a number") from None
+        raise BadValue(f"{_short(value)} is too large for the type")
 
     return encode
 
 
 def _decimal(value: Any) -> bytes:
-    if type(value) not in (float, int, str):
+    if type(value) not in (Decimal, int, str):
         raise BadValue(f"expected a number or a string of digits, got {_kind(value)}")
     try:
-        # repr of a float is the shortest text that means it, so 0.1 stays 0.1.
-        number = Decimal(repr(value) if type(value) is float else value)
+        number = Decimal(value)
         if number.is_finite():
             return bytes(cqltypes.DecimalType.serialize(number, PROTOCOL))
     except (InvalidOperation, struct.error):
@@ -245,7 +248,7 @@ def _timestamp(value: Any) -> bytes:
             return int64(parse_rfc3339(value) // 1000)
         except ValueError as error:
             raise BadValue(str(error)) from None
-    if type(value) not in (int, float):
+    if type(value) not in (int, Decimal):
         raise BadValue(f"expected an RFC 3339 time or integer milliseconds, got {_kind(value)}")
     return _BIGINT(value)
 
@@ -433,5 +436,5 @@ def _kind(value: Any) -> str:
 
 def _short(value: Any) -> str:
     """The value for a message, of which a record may hold a megabyte."""
-    text = repr(value) if not isinstance(value, str) else f'"{value}"'
+    text = f'"{value}"' if isinstance(value, str) else str(value)
     return text if len(text) <= 60 else f"{text[:57]}…"
