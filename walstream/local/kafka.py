@@ -100,7 +100,7 @@ class Kafka:
     def ready(self, ports: Mapping[str, int]) -> bool:
         """Tell whether it answers, and make its users."""
         from confluent_kafka import KafkaException
-        from confluent_kafka.admin import (  # type: ignore[attr-defined]
+        from confluent_kafka.admin import (
             AdminClient,
             ScramCredentialInfo,
             ScramMechanism,

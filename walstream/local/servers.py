@@ -61,7 +61,7 @@ class Status:
     process
         None if it does not run.
     crashed
-        Whether it was started, not stopped, and does not run.
+        Whether it has ended though nobody stopped it, and the process that it was to end with goes on.
     log
         Its own log.
     """
@@ -196,7 +196,15 @@ class Servers:
     def down(self) -> list[str]:
         """Stop the servers that were started in this folder, whoever started them, and name them."""
         with self._file.locked():
-            return self._stop(list(self._programs))
+            stopped = self._stop(list(self._programs))
+            state = self._file.read()
+            state.owner = None
+            self._file.write(state)
+            return stopped
+
+    def owned(self) -> bool:
+        """Tell whether the folder's servers end with this process, and nobody has said `down` since."""
+        return self._file.read().owner == Identity.of(os.getpid())
 
     def close(self) -> None:
         """Stop what this object has started."""
@@ -226,8 +234,9 @@ class Servers:
         running = process is not None and process.alive()
         ports = state.ports.get(program.name)
         address = f"127.0.0.1:{ports[program.main_port]}" if ports else None
-        log = self._log(program.name)
-        return Status(program.name, address, process if running else None, process is not None and not running, log)
+        orphaned = state.owner is not None and not state.owner.alive()
+        crashed = process is not None and not running and not orphaned
+        return Status(program.name, address, process if running else None, crashed, self._log(program.name))
 
     def _start(self, names: Sequence[str], console: Console | None) -> None:
         state = self._file.read()
