@@ -43,7 +43,7 @@ PLACE = cql.UserType.make_udt_class("ks", "place", ("name", "floor"), (cql.UTF8T
         (cql.VarcharType, "", ""),
         (cql.AsciiType, "plain", "plain"),
         (cql.Int32Type, -5, -5),
-        (cql.Int32Type, 5.0, 5),
+        (cql.Int32Type, Decimal("5.0"), 5),
         (cql.Int32Type, "17", 17),
         (cql.LongType, 2**63 - 1, 2**63 - 1),
         (cql.ShortType, -(2**15), -(2**15)),
@@ -52,8 +52,8 @@ PLACE = cql.UserType.make_udt_class("ks", "place", ("name", "floor"), (cql.UTF8T
         (cql.IntegerType, -128, -128),
         (cql.DoubleType, 1, 1.0),
         (cql.DoubleType, "-Infinity", -math.inf),
-        (cql.FloatType, 0.5, 0.5),
-        (cql.DecimalType, 0.1, Decimal("0.1")),
+        (cql.FloatType, Decimal("0.5"), 0.5),
+        (cql.DecimalType, Decimal("0.10"), Decimal("0.10")),
         (cql.DecimalType, "12345678901234567890.12", Decimal("12345678901234567890.12")),
         (cql.DecimalType, -7, Decimal(-7)),
         (cql.BooleanType, True, True),
@@ -101,10 +101,10 @@ def vector(subtype: str, size: int) -> Any:
 
 
 def test_vectors() -> None:
-    assert read(vector("FloatType", 3), [1, 2.5, -3]) == [1.0, 2.5, -3.0]
+    assert read(vector("FloatType", 3), [1, Decimal("2.5"), -3]) == [1.0, 2.5, -3.0]
     assert read(vector("UTF8Type", 2), ["a", "bc"]) == ["a", "bc"]
     with pytest.raises(BadValue, match="expected 3 values"):
-        encoder(vector("FloatType", 3))([1.0])
+        encoder(vector("FloatType", 3))([1])
 
 
 @pytest.mark.parametrize(
@@ -113,14 +113,17 @@ def test_vectors() -> None:
         (cql.UTF8Type, 5),
         (cql.AsciiType, "é"),
         (cql.Int32Type, 2**31),
-        (cql.Int32Type, 1.5),
+        (cql.Int32Type, Decimal("1.5")),
         (cql.Int32Type, True),
         (cql.Int32Type, "1x"),
         (cql.ByteType, 128),
-        (cql.IntegerType, 1e23),
+        (cql.IntegerType, Decimal("1e999999999")),
         (cql.DoubleType, "much"),
         (cql.DoubleType, False),
-        (cql.FloatType, 1e39),
+        (cql.FloatType, Decimal("1e39")),
+        (cql.DoubleType, Decimal("1e400")),
+        (cql.DoubleType, "1e400"),
+        (cql.DoubleType, "inf"),
         (cql.DecimalType, "NaN"),
         (cql.DecimalType, "1,5"),
         (cql.DecimalType, True),
@@ -189,7 +192,7 @@ def test_collections_inside_collections(value: dict[str, list[int]]) -> None:
     assert dict(read(kind, orjson.loads(orjson.dumps(value)))) == value
 
 
-@given(st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(), lambda x: st.lists(x)))
+@given(st.recursive(st.none() | st.booleans() | st.integers() | st.decimals() | st.text(), lambda x: st.lists(x)))
 def test_nothing_but_a_bad_value_is_ever_raised(value: Any) -> None:
     if value is None:
         return

@@ -120,6 +120,10 @@ class Sink(abc.ABC):
     Options: ClassVar[type[BaseModel]] = NoOptions
     errors: ClassVar[Mapping[type[BaseException], Verdict]] = {}
 
+    #: Whether a request that arrives late, from a worker that is dead by then, changes nothing that is newer. Where it
+    #: may, a new owner that finds no sign of an orderly end waits one deadline before it writes.
+    late_writes_harmless: ClassVar[bool] = False
+
     def __init__(self, context: SinkContext) -> None:
         self.context = context
         self.options: Any = context.options
@@ -154,6 +158,8 @@ class Sink(abc.ABC):
 
 class CheckpointSink(Sink):
     """A sink whose writes are Kafka records on the namespace's own cluster, and so part of the checkpoint itself."""
+
+    late_writes_harmless = True  # the former owner is fenced
 
     async def write(self, batch: Sequence[Entry]) -> Sequence[Outcome]:
         raise NotImplementedError("a checkpoint sink stages its records; it does not write them")

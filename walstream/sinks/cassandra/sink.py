@@ -39,6 +39,7 @@ from pydantic import Field, model_validator
 
 from walstream.changes import Action, Change
 from walstream.errors import ConfigurationError, RecordRefused, SinkError
+from walstream.mutation import TYPE as MUTATION_TYPE
 from walstream.mutation import Mutation, parse_mutation
 from walstream.namespace import Words, fault
 from walstream.record import Entry
@@ -52,9 +53,6 @@ IN_FLIGHT = 256
 # Rows of one partition that travel as one batch. Beyond some dozens there is nothing left to save.
 BATCH_ROWS = 50
 BATCH_BYTES = 64 * 1024
-
-# `ce_type` of the records that this sink understands.
-MUTATION_TYPE = "walstream.mutation"
 
 Consistency = Literal["ONE", "TWO", "THREE", "QUORUM", "ALL", "LOCAL_ONE", "LOCAL_QUORUM", "EACH_QUORUM"]
 
@@ -240,7 +238,7 @@ class CassandraSink(Sink):
 def _mutation(entry: Entry) -> Mutation:
     if entry.type != MUTATION_TYPE:
         raise RecordRefused("no-mutation", f"its type is {entry.type}, and this sink understands {MUTATION_TYPE}")
-    return parse_mutation(entry.payload or b"")
+    return parse_mutation(entry.payload)
 
 
 def _may_be_stale(error: Exception) -> bool:

@@ -150,7 +150,12 @@ def _whole(value: Any) -> int:
         except ValueError as error:  # Python reads no number of more than some thousand digits
             raise BadValue(str(error)) from None
     # 1.0 and 1e3 are integers to those who write JSON from a language with one kind of number.
-    if type(value) is Decimal and value.adjusted() < _DIGITS_MAX and value == value.to_integral_value():
+    if (
+        type(value) is Decimal
+        and value.is_finite()
+        and value.adjusted() < _DIGITS_MAX
+        and value == value.to_integral_value()
+    ):
         return int(value)
     raise BadValue(f"expected an integer, got {_kind(value)}")
 
