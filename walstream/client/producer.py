@@ -13,16 +13,40 @@ import asyncio
 import contextlib
 import socket
 import struct
+from collections.abc import Iterator
 from typing import Any
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import NodeNotReadyError
+from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.protocol.produce import ProduceRequest
+from aiokafka.record.default_records import DefaultRecordBatch
+from aiokafka.record.memory_records import MemoryRecords
 
 _RESET_ON_CLOSE = struct.pack(
     "ii", 1, 0
 )  # SO_LINGER with no time to linger: close() sends RST and drops what is unsent
 CLOSE_SECONDS = 5.0  # after a discard: the connections are dead, so that their tasks end in a moment
+
+_NO_LIMIT = 1 << 30  # callers know the size; a builder with a limit leaves out what goes beyond it
+
+
+def new_builder() -> BatchBuilder:
+    """Make an empty record batch, compressed with lz4."""
+    return BatchBuilder(_NO_LIMIT, DefaultRecordBatch.CODEC_LZ4)
+
+
+def split(builder: BatchBuilder, parts: int) -> Iterator[BatchBuilder]:
+    """Make record batches anew, that no producer has numbered yet, with the records of one."""
+    batch = MemoryRecords(bytes(builder._build())).next_batch()
+    size = -(-builder.record_count() // parts)
+    part = new_builder()
+    for record in batch:
+        if part.record_count() == size:
+            yield part
+            part = new_builder()
+        part.append(timestamp=record.timestamp, key=record.key, value=record.value, headers=record.headers)
+    yield part
 
 
 class DiscardableProducer(AIOKafkaProducer):  # type: ignore[misc]
@@ -43,12 +67,17 @@ class DiscardableProducer(AIOKafkaProducer):  # type: ignore[misc]
         self.client._get_conn, self.client.send = self._get_connection, self._send
 
     def was_sent(self, topic: str, partition: int) -> bool:
-        """Say whether bytes of the batch that is in flight for a partition have left for a broker."""
+        """Say whether the last batch of a partition was handed to a connection."""
         return (topic, partition) in self._sent
 
-    def forget_sent(self, topic: str, partition: int) -> None:
-        """Start anew for the next batch of a partition."""
+    async def produce(self, builder: BatchBuilder, topic: str, partition: int) -> int | None:
+        """Send a record batch, wait for its answer, and return the offset of its first record, if it is known.
+
+        One at a time for each partition.
+        """
         self._sent.discard((topic, partition))
+        answer = await (await self.send_batch(builder, topic, partition=partition))
+        return None if answer.offset < 0 else int(answer.offset)
 
     async def partition_count(self, topic: str) -> int | None:
         """Ask the cluster how many partitions a topic has; None: there is no such topic.

@@ -17,7 +17,7 @@ class Durable(enum.Enum):
     UNKNOWN = "unknown"  # sent, and no answer came: it may be there
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Receipt:
     """The answer to one write.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import deque
 from collections.abc import Mapping
 from typing import Any
@@ -22,7 +21,7 @@ from aiokafka.errors import (
 from aiokafka.producer.message_accumulator import BatchBuilder
 
 from walstream.client.batch import Batch, Headers
-from walstream.client.producer import DiscardableProducer
+from walstream.client.producer import DiscardableProducer, split
 from walstream.client.receipt import Durable
 from walstream.errors import TopicMismatch
 
@@ -50,11 +49,15 @@ class Timeout(KafkaError):  # type: ignore[misc]
     """No answer came in time."""
 
 
+class _NotSent(Exception):
+    """The producer is gone, and nothing of the batch has left."""
+
+
 class Lane:
     """The batches of one partition, sent one after the other."""
 
-    def __init__(self, namespace: str, topic: str, partition: int) -> None:
-        self.namespace, self.topic, self.partition = namespace, topic, partition
+    def __init__(self, topic: str, partition: int) -> None:
+        self.topic, self.partition = topic, partition
         self.limit = BATCH_BYTES
         self.waiting: deque[Batch] = deque()
         self.task: asyncio.Task[None] | None = None
@@ -81,9 +84,6 @@ class Sender:
             # Twice in a timeout, so that a connection that died silently is replaced once before we give up.
             "request_timeout_ms": max(500, int(timeout * 500)),
             "retry_backoff_ms": 50,
-            "compression_type": "lz4",
-            "max_batch_size": 1
-            << 30,  # `Lane.limit` bounds batches; aiokafka must not, since it would split them silently
         }
         self._producer: DiscardableProducer | None = None
         self._starting: asyncio.Task[DiscardableProducer] | None = None
@@ -129,32 +129,31 @@ class Sender:
         topic: str,
         partition: int,
         id_: str,
+        timestamp: int,
         key: bytes | None,
         value: bytes | None,
         headers: Headers,
-    ) -> tuple[Batch, int]:
-        """Put a record into the partition's last batch.
+    ) -> Batch:
+        """Put a record, with a Kafka timestamp in milliseconds, into the partition's last batch.
 
         Returns
         -------
-        tuple[Batch, int]
-            The batch, and the record's index in it. `Batch.done` is set within the timeout.
+        Batch
+            The batch, in which the record is now the last one. `Batch.done` is set within the timeout.
         """
         lane = self._lanes.get((topic, partition))
         if lane is None:
-            lane = self._lanes[topic, partition] = Lane(namespace, topic, partition)
+            lane = self._lanes[topic, partition] = Lane(topic, partition)
         if not lane.waiting or lane.waiting[-1].size >= lane.limit:
             loop = asyncio.get_running_loop()
             lane.waiting.append(Batch(namespace, topic, partition, loop.time() + self.timeout))
             if lane.task is None:
                 lane.task = loop.create_task(self._drain(lane))
         batch = lane.waiting[-1]
-        before = batch.size
-        index = batch.add(id_, key, value, headers)
-        self._pending += batch.size - before
+        self._pending += batch.add(id_, timestamp, key, value, headers)
         if self._pending >= PENDING_BYTES:
             self._room.clear()
-        return batch, index
+        return batch
 
     async def close(self) -> None:
         """Wait for the answers to what was added, and disconnect."""
@@ -170,74 +169,67 @@ class Sender:
     async def _drain(self, lane: Lane) -> None:
         while lane.waiting:
             batch = lane.waiting.popleft()
-            size = batch.size
             try:
-                await self._deliver(lane, batch, 0, len(batch.ids))
-            except Exception as error:  # whatever it is, nobody may wait for ever, and it may have been sent
-                batch.settle(len(batch.ids), Durable.UNKNOWN, error=error)
-            self._pending -= size
-            if self._pending < PENDING_BYTES:
-                self._room.set()
+                await self._deliver(lane, batch, batch.builder)
+            finally:
+                self._pending -= batch.size
+                if self._pending < PENDING_BYTES:
+                    self._room.set()
         lane.task = None
 
-    async def _deliver(self, lane: Lane, batch: Batch, start: int, stop: int) -> None:
-        """Send a part of a batch, and settle it."""
-        loop = asyncio.get_running_loop()
-        topic, partition = lane.topic, lane.partition
+    async def _deliver(self, lane: Lane, batch: Batch, builder: BatchBuilder) -> None:
+        """Send a batch, or a part of it, and settle it."""
+        count = builder.record_count()
         while True:
             try:
                 producer = await self._ready_producer(batch.deadline)
             except (KafkaError, OSError) as error:
-                batch.settle(stop, Durable.FALSE, error=error)
+                batch.settle(count, Durable.FALSE, error=error)
                 return
-            producer.forget_sent(topic, partition)
-            builder = producer.create_batch()
-            now = int(time.time() * 1000)
-            for key, value, headers in batch.records[start:stop]:
-                builder.append(timestamp=now, key=key, value=value, headers=headers)
-            answer = loop.create_task(_produce(producer, builder, topic, partition))
-            await asyncio.wait(
-                (answer, producer.discarded),
-                timeout=max(0.0, batch.deadline - loop.time()),
-                return_when=asyncio.FIRST_COMPLETED,
-            )
-            if not answer.done():
-                answer.cancel()
-                another = producer.discarded.done()  # another partition's write timed out, and took this one with it
-                self._discard(producer)
-                if producer.was_sent(topic, partition):
-                    what = "sent, and given up with another write" if another else "sent, and no answer came"
-                    batch.settle(stop, Durable.UNKNOWN, error=Timeout(f"{what} within {self.timeout:g} s"))
-                    return
-                if not another:
-                    batch.settle(stop, Durable.FALSE, error=Timeout(f"no broker took it within {self.timeout:g} s"))
-                    return
-                continue  # it was not sent, and there is time left
             try:
-                offset = answer.result()
-            except ProducerClosed:
-                continue  # retired just before the batch was handed over
+                offset = await self._produce(producer, lane, builder, batch.deadline)
+            except (_NotSent, ProducerClosed):
+                # Another write took the producer with it. This one was not sent: there is time for another try.
+                (builder,) = split(builder, 1)
             except TOO_LARGE as error:
                 self._retire(producer)
-                if stop - start == 1:
-                    batch.settle(stop, Durable.FALSE, error=error)
+                if count == 1:
+                    batch.settle(1, Durable.FALSE, error=error)
                     return
-                lane.limit = max(SMALLEST_BATCH_BYTES, batch.size * (stop - start) // len(batch.ids) // 2)
-                middle = (start + stop) // 2
-                await self._deliver(lane, batch, start, middle)
-                await self._deliver(lane, batch, middle, stop)
+                lane.limit = max(SMALLEST_BATCH_BYTES, min(lane.limit, builder.size()) // 2)
+                for part in split(builder, 2):
+                    await self._deliver(lane, batch, part)
                 return
-            except REFUSED as error:
+            except Exception as error:  # whatever it is, nobody may wait for ever
                 self._retire(producer)
-                batch.settle(stop, Durable.FALSE, error=error)
+                surely_not = isinstance(error, REFUSED) or not producer.was_sent(lane.topic, lane.partition)
+                batch.settle(count, Durable.FALSE if surely_not else Durable.UNKNOWN, error=error)
                 return
-            except KafkaError as error:
-                self._retire(producer)
-                sent = producer.was_sent(topic, partition)
-                batch.settle(stop, Durable.UNKNOWN if sent else Durable.FALSE, error=error)
+            else:
+                batch.settle(count, Durable.TRUE, offset)
                 return
-            batch.settle(stop, Durable.TRUE, offset)
-            return
+
+    async def _produce(
+        self, producer: DiscardableProducer, lane: Lane, builder: BatchBuilder, deadline: float
+    ) -> int | None:
+        """Send a record batch, wait for its answer, and return the offset of its first record, if it is known."""
+        loop = asyncio.get_running_loop()
+        answer = loop.create_task(producer.produce(builder, lane.topic, lane.partition))
+        await asyncio.wait(
+            (answer, producer.discarded),
+            timeout=max(0.0, deadline - loop.time()),
+            return_when=asyncio.FIRST_COMPLETED,
+        )
+        if answer.done():
+            return answer.result()
+        answer.cancel()
+        in_time = loop.time() < deadline
+        self._discard(producer)
+        if producer.was_sent(lane.topic, lane.partition):
+            raise Timeout(f"it was sent, and no answer came within {self.timeout:g} s")
+        if in_time:
+            raise _NotSent
+        raise Timeout(f"no broker took it within {self.timeout:g} s")
 
     async def _ready_producer(self, deadline: float) -> DiscardableProducer:
         """Return the producer, started; make one if there is none.
@@ -301,9 +293,3 @@ class Sender:
         task = asyncio.get_running_loop().create_task(producer.aclose(self.timeout))
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
-
-
-async def _produce(producer: DiscardableProducer, builder: BatchBuilder, topic: str, partition: int) -> int | None:
-    """Send a batch, wait for its answer, and return the offset of its first record, if the broker knows it."""
-    metadata = await (await producer.send_batch(builder, topic, partition=partition))
-    return None if metadata.offset < 0 else int(metadata.offset)

@@ -1,0 +1,74 @@
+"""walstream: a write-ahead log that any datastore can stand behind.
+
+Everything public is here; modules below may change. Names are imported when they are first used, so that a program
+loads only the libraries that it needs.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from walstream.client.asynchronous import AsyncClient
+    from walstream.client.blocking import Client
+    from walstream.client.receipt import Durable, Receipt
+    from walstream.client.write import Write
+    from walstream.errors import ConfigurationError, NotDurable, RecordRefused, WalstreamError
+    from walstream.kafka import KafkaConnection
+    from walstream.mutation import Mutation, delete, put
+    from walstream.record import Entry
+    from walstream.sinks.base import APPLIED, DEAD, RETRY, SKIPPED, TARGET_DOWN, Dead, Retry, Sink
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "APPLIED",
+    "DEAD",
+    "RETRY",
+    "SKIPPED",
+    "TARGET_DOWN",
+    "AsyncClient",
+    "Client",
+    "ConfigurationError",
+    "Dead",
+    "Durable",
+    "Entry",
+    "KafkaConnection",
+    "Mutation",
+    "NotDurable",
+    "Receipt",
+    "RecordRefused",
+    "Retry",
+    "Sink",
+    "WalstreamError",
+    "Write",
+    "__version__",
+    "delete",
+    "put",
+]
+
+_MODULES = {
+    "client.asynchronous": ("AsyncClient",),
+    "client.blocking": ("Client",),
+    "client.receipt": ("Durable", "Receipt"),
+    "client.write": ("Write",),
+    "errors": ("ConfigurationError", "NotDurable", "RecordRefused", "WalstreamError"),
+    "kafka": ("KafkaConnection",),
+    "mutation": ("Mutation", "delete", "put"),
+    "record": ("Entry",),
+    "sinks.base": ("APPLIED", "DEAD", "RETRY", "SKIPPED", "TARGET_DOWN", "Dead", "Retry", "Sink"),
+}
+_HOME = {name: module for module, names in _MODULES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,240 @@
+"""What a producer wants written, and the record that comes of it."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import orjson
+
+from walstream.client.batch import Headers
+from walstream.errors import RecordRefused
+from walstream.murmur2 import partition_for
+from walstream.mutation import CONTENT_TYPE, TYPE, KeyTemplate, Mutation, key_mismatch, parse_mutation
+from walstream.record import encode
+from walstream.units import parse_duration, parse_rfc3339
+
+SOURCE = "walstream/client"
+"""The CloudEvents source of a client that was not told another. The same for every client: a record's identity holds
+it, so that a write may be repeated from another machine."""
+
+RECORD_TYPE = "walstream.record"
+"""The CloudEvents type of a record that is given none, and is no mutation."""
+LARGEST_BYTES = (
+    64 * 1024 * 1024
+)  # brokers cut the connection of a request above 100 MB, which would look like a time-out
+SURELY_SMALL = (
+    1024  # bytes that the headers of a record without extensions need at most; only near the limit they count
+)
+
+Payload = bytes | str | Mutation | Mapping[str, Any] | list[Any] | None
+Span = timedelta | str | float
+Moment = datetime | str | int
+
+_partition = lru_cache(maxsize=65_536)(partition_for)  # keys repeat, and murmur2 in Python costs microseconds
+
+
+@dataclass(slots=True)
+class Write:
+    """One record to be written; the arguments of `Client.write`.
+
+    Parameters
+    ----------
+    payload
+        Bytes, or None for a null value; a mutation (`put`, `delete`); text, sent as UTF-8; or what JSON can hold.
+    key
+        The unit of order; text is sent as UTF-8. Left out, a mutation's key comes from the namespace's ``key``
+        template, and any other record has no order.
+    id
+        The idempotency token; a new UUIDv7 where there is none.
+    source, type, content_type
+        CloudEvents attributes. The source and the id are the record's identity, together with its key.
+    time
+        The write time: a datetime with a time zone, RFC 3339 text, or microseconds since 1970. Left out: now.
+    delay, jitter
+        Counted from the write time: a timedelta, text such as ``10m``, or seconds. A jitter is the most that is added.
+    deliver_at
+        When to deliver, instead of a delay; as `time`.
+    expiry
+        Not to be delivered after this time; as `time`.
+    targets
+        Names of the targets that the record is for; left out: all.
+    extensions
+        More CloudEvents attributes, such as ``traceparent``.
+    headers
+        More Kafka headers, which travel untouched.
+    """
+
+    payload: Payload
+    key: bytes | str | None = None
+    id: str | None = None
+    source: str | None = None
+    type: str | None = None
+    content_type: str | None = None
+    time: Moment | None = None
+    delay: Span | None = None
+    jitter: Span | None = None
+    deliver_at: Moment | None = None
+    expiry: Moment | None = None
+    targets: Collection[str] | None = None
+    extensions: Mapping[str, str] | None = None
+    headers: Headers = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Where a namespace's records go, and what is known about them.
+
+    Parameters
+    ----------
+    namespace, topic
+        The name, and its ingress topic.
+    known
+        Whether the namespace's file was found. Without it, `key` and `max_record` say nothing.
+    key
+        The template that makes a mutation's key.
+    max_record
+        The most bytes of key, value and headers.
+    """
+
+    namespace: str
+    topic: str
+    known: bool = False
+    key: KeyTemplate | None = None
+    max_record: int = LARGEST_BYTES
+
+
+class Composed(NamedTuple):
+    """A record as it goes over the wire.
+
+    Parameters
+    ----------
+    id
+        Its id, made here if none was given.
+    key, value, headers
+        Of the Kafka record.
+    """
+
+    id: str
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+
+    def partition(self, partitions: int) -> int:
+        """The partition, of so many, that the record belongs to: by its key, and without one by its id."""
+        return _partition(self.id.encode() if self.key is None else self.key, partitions)
+
+
+def compose(write: Write, route: Route, *, id_: str, source: str = SOURCE) -> Composed:
+    """Make the record.
+
+    Parameters
+    ----------
+    id_
+        The record's id: the one that the write gives, or a new one.
+    source
+        The source, where the write gives none.
+
+    Raises
+    ------
+    RecordRefused
+        It would end in the DLQ, or be too large for the namespace.
+    """
+    payload, key, type_, content_type = write.payload, write.key, write.type, write.content_type
+    if isinstance(key, str):
+        key = key.encode()
+    value: bytes | None
+    if payload is None or isinstance(payload, bytes):
+        value = payload
+    elif isinstance(payload, Mutation):
+        value, type_, content_type = payload.to_bytes(), type_ or TYPE, content_type or CONTENT_TYPE
+    elif isinstance(payload, str):
+        value, content_type = payload.encode(), content_type or "text/plain; charset=utf-8"
+    else:
+        try:
+            value, content_type = orjson.dumps(payload), content_type or "application/json"
+        except TypeError as error:
+            raise RecordRefused("bad-data", f"the payload is neither bytes nor JSON: {error}") from error
+    if type_ == TYPE:
+        key = _mutation_key(payload if isinstance(payload, Mutation) else parse_mutation(value), key, route)
+    message = encode(
+        value,
+        key=key,
+        id=id_,
+        source=write.source or source,
+        type=type_ or RECORD_TYPE,
+        time=time.time_ns() // 1000 if write.time is None else _moment("time", write.time),
+        content_type=content_type,
+        delay=_span("delay", write.delay),
+        jitter=_span("jitter", write.jitter),
+        deliver_at=_moment("deliver-at", write.deliver_at),
+        expiry=_moment("expiry", write.expiry),
+        targets=write.targets,
+        extensions=write.extensions,
+    )
+    headers: Headers = [*message.headers, *write.headers] if write.headers else message.headers
+    if write.headers:
+        _check_headers(write.headers)
+    size = (len(key) if key else 0) + (len(value) if value else 0)
+    if size + SURELY_SMALL > route.max_record or write.extensions or write.headers:
+        size += sum(len(name) + len(data or b"") for name, data in headers)
+        if size > route.max_record:
+            raise RecordRefused("too-large", f"key, value and headers have more than {route.max_record} bytes")
+    return Composed(id_, key, value, headers)
+
+
+def _mutation_key(mutation: Mutation, key: bytes | None, route: Route) -> bytes | None:
+    if route.key is not None:
+        if key is not None and (reason := key_mismatch(route.key, mutation, key)) is not None:
+            raise RecordRefused("bad-key", reason)
+        return route.key.render(mutation.key)
+    if key is None and not route.known:
+        raise RecordRefused(
+            "bad-key",
+            f"without the file of namespace {route.namespace} the key of a row is not known, and mutations of it would "
+            "have no order; give the key, or the folder of the namespace files",
+        )
+    return key
+
+
+def _check_headers(headers: Headers) -> None:
+    for name, _ in headers:
+        if name.startswith(("ce_", "walstream-")) or name == "content-type":
+            raise RecordRefused("reserved-header", f"the header {name} is an attribute's, or reserved")
+
+
+def _span(name: str, value: Span | None) -> int | None:
+    """Turn a length of time into microseconds."""
+    if value is None:
+        return None
+    if isinstance(value, str):
+        try:
+            return parse_duration(value) * 1000
+        except ValueError as error:
+            raise RecordRefused("bad-duration", f"{name}: {error}") from error
+    seconds = value.total_seconds() if isinstance(value, timedelta) else value
+    if not math.isfinite(seconds):
+        raise RecordRefused("bad-duration", f"a {name} of {seconds} s cannot be")
+    return round(seconds * 1_000_000)
+
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def _moment(name: str, value: Moment | None) -> int | None:
+    """Turn a point in time into microseconds since 1970."""
+    if value is None or isinstance(value, int):
+        return value
+    if isinstance(value, str):
+        try:
+            return parse_rfc3339(value)
+        except ValueError as error:
+            raise RecordRefused("bad-time", f"{name}: {error}") from error
+    if value.tzinfo is None:
+        raise RecordRefused("bad-time", f"{name}: {value} has no time zone")
+    return (value - _EPOCH) // timedelta(microseconds=1)
