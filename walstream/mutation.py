@@ -10,6 +10,7 @@ removes the row. ``table`` may be left out where the target names one.
 
 from __future__ import annotations
 
+import base64
 import json
 import math
 import string
@@ -77,7 +78,7 @@ def put(*, key: Mapping[str, Any], set: Mapping[str, Any] | None = None, table: 
         Left out where the target names one.
 
     Values may be what JSON has, and `Decimal`, `datetime` (with a time zone), `date`, `time`, `UUID`, bytes (written as
-    ``0x`` and hexadecimal digits, as CQL does), sets, tuples, and mappings of these.
+    Base64), sets, tuples, and mappings of these.
 
     Raises
     ------
@@ -202,7 +203,7 @@ def _plain(column: str, value: Any) -> Any:
     if isinstance(value, UUID):
         return str(value)
     if isinstance(value, bytes | bytearray | memoryview):
-        return f"0x{bytes(value).hex()}"
+        return base64.b64encode(value).decode()
     if isinstance(value, Mapping):
         return {_member_name(column, name): _plain(column, item) for name, item in value.items()}
     if isinstance(value, list | tuple):
