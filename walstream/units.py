@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
+from functools import lru_cache
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
@@ -178,11 +179,18 @@ def format_rfc3339(microseconds: int) -> str:
     ValueError
         The time is outside of the years 1 to 9999.
     """
+    seconds, fraction = divmod(microseconds, 1_000_000)
     try:
-        moment = _EPOCH + timedelta(microseconds=microseconds)
+        second = _second(seconds)
     except OverflowError:
         raise ValueError(f"{microseconds} us since the epoch is outside of the years 1 to 9999") from None
-    return moment.isoformat().removesuffix("+00:00") + "Z"
+    return f"{second}.{fraction:06}Z" if fraction else f"{second}Z"
+
+
+@lru_cache(maxsize=4096)
+def _second(seconds: int) -> str:
+    """The date and time of a second; the times that are written one after the other share few."""
+    return (_EPOCH + timedelta(seconds=seconds)).isoformat().removesuffix("+00:00")
 
 
 def _from_text(parse: Callable[[str], Any], example: str) -> Callable[[Any], Any]:
