@@ -142,7 +142,7 @@ def status(folder: Path, as_json: bool) -> None:
 def start(name: str, folder: Path, as_json: bool) -> None:
     """Start one server that was stopped, on the port and with the data it had.
 
-    It ends together with the other: with the `walstream local up` in the foreground, or with `down`.
+    It ends with the `walstream local up` that is in the foreground, or, if there is none, with `down`.
 
     \b
     Examples:
@@ -275,7 +275,7 @@ def _status(servers: Servers) -> list[dict[str, Any]]:
 
 
 def _wait(servers: Servers, names: Sequence[str]) -> None:
-    """Stay until somebody says `down`, or one of the servers crashes; one that is stopped alone may be started again."""
+    """Stay until somebody says `down`, or one of the servers crashes; one stopped alone may be started again."""
     while servers.owned():
         for each in servers.status():
             if each.crashed and each.name in names:

@@ -165,14 +165,16 @@ class Servers:
         names = [name for name, wanted in (("kafka", kafka), ("cassandra", cassandra)) if wanted]
         with self._file.locked():
             state = self._file.read()
-            if not any(each.alive() for each in state.processes.values()):
-                state.owner = None if detach else Identity.of(os.getpid())
-                self._file.write(state)
-            self._start(names, console)
+            missing = self._not_running(state, names)
+            for name in missing:
+                state.owners.pop(name, None)
+                if not detach:
+                    state.owners[name] = Identity.of(os.getpid())
+            self._start(state, missing, console)
         return self
 
     def start(self, name: str, *, console: Console | None = None) -> None:
-        """Start one server that was stopped; it ends with the same process as the others of the folder.
+        """Start one server that was stopped; it ends with the process that it was to end with before, if any.
 
         Raises
         ------
@@ -182,10 +184,9 @@ class Servers:
         self._program(name)
         with self._file.locked():
             state = self._file.read()
-            if state.owner is not None and not state.owner.alive():
-                state.owner = None
-                self._file.write(state)
-            self._start([name], console)
+            if name in state.owners and not state.owners[name].alive():
+                del state.owners[name]
+            self._start(state, self._not_running(state, [name]), console)
 
     def stop(self, name: str, *, kill: bool = False) -> bool:
         """Stop one server, with SIGKILL if asked, and tell whether there was one to stop."""
@@ -198,13 +199,13 @@ class Servers:
         with self._file.locked():
             stopped = self._stop(list(self._programs))
             state = self._file.read()
-            state.owner = None
+            state.owners.clear()
             self._file.write(state)
             return stopped
 
     def owned(self) -> bool:
-        """Tell whether the folder's servers end with this process, and nobody has said `down` since."""
-        return self._file.read().owner == Identity.of(os.getpid())
+        """Tell whether a server of the folder ends with this process, and nobody has said `down` since."""
+        return Identity.of(os.getpid()) in self._file.read().owners.values()
 
     def close(self) -> None:
         """Stop what this object has started."""
@@ -234,22 +235,27 @@ class Servers:
         running = process is not None and process.alive()
         ports = state.ports.get(program.name)
         address = f"127.0.0.1:{ports[program.main_port]}" if ports else None
-        orphaned = state.owner is not None and not state.owner.alive()
-        crashed = process is not None and not running and not orphaned
+        owner = state.owners.get(program.name)
+        crashed = process is not None and not running and (owner is None or owner.alive())
         return Status(program.name, address, process if running else None, crashed, self._log(program.name))
 
-    def _start(self, names: Sequence[str], console: Console | None) -> None:
-        state = self._file.read()
-        missing = [name for name in names if not (name in state.processes and state.processes[name].alive())]
+    @staticmethod
+    def _not_running(state: State, names: Sequence[str]) -> list[str]:
+        return [name for name in names if not (name in state.processes and state.processes[name].alive())]
+
+    def _start(self, state: State, missing: Sequence[str], console: Console | None) -> None:
         if not missing:
             return
         self._assign_ports(state, missing)
+        self._file.write(state)
         self._interrupted.clear()
         with StartProgress(console) as progress:
             try:
                 with ThreadPoolExecutor(len(missing)) as pool:
                     futures = [
-                        pool.submit(self._start_one, self._programs[name], state.ports[name], state.owner, progress)
+                        pool.submit(
+                            self._start_one, self._programs[name], state.ports[name], state.owners.get(name), progress
+                        )
                         for name in missing
                     ]
                     self._finish(futures)
@@ -279,7 +285,6 @@ class Servers:
                         f"Port {ports[port]} of {name} in {self.folder} is taken by another process; "
                         f"stop that, or remove {name!r} from {self.folder / 'state.json'} to get other ports"
                     )
-        self._file.write(state)
 
     def _start_one(
         self, program: Program, ports: Mapping[str, int], owner: Identity | None, progress: StartProgress

@@ -24,13 +24,13 @@ class State:
         By server, then by the name of the port. Chosen once, so that clients find a server again.
     processes
         The servers that were started and not stopped; each may have died since.
-    owner
-        The process whose end ends them; None if they go on until they are stopped.
+    owners
+        By server, the process whose end ends it, kept while it is stopped; a detached server has none.
     """
 
     ports: dict[str, dict[str, int]] = field(default_factory=dict)
     processes: dict[str, Identity] = field(default_factory=dict)
-    owner: Identity | None = None
+    owners: dict[str, Identity] = field(default_factory=dict)
 
 
 class StateFile:
@@ -51,7 +51,7 @@ class StateFile:
         return State(
             stored["ports"],
             {name: Identity(**each) for name, each in stored["processes"].items()},
-            Identity(**stored["owner"]) if stored["owner"] else None,
+            {name: Identity(**each) for name, each in stored["owners"].items()},
         )
 
     def write(self, state: State) -> None:
