@@ -50,6 +50,7 @@ _SETTLING = frozenset(
         KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
         KafkaError.NOT_COORDINATOR,
         KafkaError.UNSTABLE_OFFSET_COMMIT,
+        KafkaError._NOENT,  # librdkafka's own: no partition that was asked for has a leader yet
     }
 )
 
@@ -121,6 +122,11 @@ class Admin:
             for name, topic in found.items()
             if name in configs  # else deleted between the two requests
         }
+
+    def topic_ids(self, names: Collection[str]) -> dict[str, str]:
+        """Kafka's id of each topic that exists; one that was deleted and made again has another."""
+        found = self._each(self._client.describe_topics(TopicCollection(sorted(names)), request_timeout=self._timeout))
+        return {name: str(topic.topic_id) for name, topic in found.items()}
 
     def create(self, topics: Sequence[Topic]) -> None:
         """Make topics, and wait until they can be used; one that exists by now is left to `describe`."""
@@ -248,7 +254,9 @@ class Admin:
     def _settled(self, attempt: Callable[[], T]) -> T:
         """The result of an attempt, which is made again while the cluster still spreads what was changed."""
         try:
-            for trial in stamina.retry_context(on=_is_settling, timeout=self._timeout, wait_initial=0.05, wait_max=1.0):
+            for trial in stamina.retry_context(
+                on=_is_settling, attempts=None, timeout=self._timeout, wait_initial=0.05, wait_max=0.5, wait_jitter=0.05
+            ):
                 with trial:
                     return attempt()
         except (KafkaException, TimeoutError) as error:

@@ -194,7 +194,7 @@ def _topic_change(topic: Topic, differences: Sequence[Difference], brokers: int)
             f"remedy: write topics: {{replication: {brokers}, min_insync: {min(brokers, 2)}}}, or add brokers"
         )
         return Change(Action.REFUSE, "topic", topic.name, detail, settings)
-    detail = f"{topic.partitions} partitions, {topic.replication} copies"
+    detail = f"{topic.partitions} partitions, replication {topic.replication}"
     return Change(Action.CREATE, "topic", topic.name, detail, settings)
 
 

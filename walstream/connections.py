@@ -129,6 +129,19 @@ MaybeTls = Annotated[Tls | None, BeforeValidator(_tls)]
 """``ssl: true`` trusts what the system trusts; ``ssl: {cafile: …}`` says more."""
 
 
+def _hosts(value: Any) -> Any:
+    if isinstance(value, dict) and set(value) == {"env"}:
+        name = str(value["env"])
+        value = os.environ.get(name, "")
+        if not value.strip():
+            raise ValueError(f"the hosts are in the variable {name}, which is not set; export {name}=host:port,…")
+    return [word.strip() for word in value.split(",") if word.strip()] if isinstance(value, str) else value
+
+
+Hosts = Annotated[list[str], BeforeValidator(_hosts), Field(min_length=1)]
+"""A list, or ``{env: VARIABLE}`` where the environment knows better than a file, as beside local servers."""
+
+
 class CassandraConnection(Words):
     """A Cassandra cluster.
 
@@ -143,7 +156,7 @@ class CassandraConnection(Words):
     """
 
     sink: Literal["cassandra"]
-    hosts: list[str] = Field(min_length=1)
+    hosts: Hosts
     port: int = Field(9042, ge=1, le=65_535)
     datacenter: str | None = None
     username: str | None = None

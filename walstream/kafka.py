@@ -150,7 +150,11 @@ class KafkaConnection:
 
     def librdkafka(self) -> dict[str, Any]:
         """The configuration for a confluent-kafka client."""
-        config: dict[str, Any] = {"bootstrap.servers": ",".join(self.brokers), "security.protocol": self.protocol}
+        config: dict[str, Any] = {
+            "bootstrap.servers": ",".join(self.brokers),
+            "security.protocol": self.protocol,
+            "log_level": 4,  # warnings; librdkafka writes to stderr, and its news are of no use there
+        }
         if self.tls:
             config["ssl.endpoint.identification.algorithm"] = "https" if self.check_hostname else "none"
             for key, value in (

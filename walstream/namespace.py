@@ -22,6 +22,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from walstream.mutation import KeyTemplate
 from walstream.units import DAY, HOUR, MINUTE, Duration, Rate, Size, format_rfc3339, format_size, parse_rfc3339
 
 VERSION = 1
@@ -280,8 +281,6 @@ class Namespace(Words):
     @classmethod
     def _well_formed(cls, key: str | None) -> str | None:
         if key is not None:
-            from walstream.mutation import KeyTemplate
-
             KeyTemplate(key)
         return key
 

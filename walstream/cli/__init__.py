@@ -88,3 +88,6 @@ def main() -> None:
       walstream apply                     make its topics and tables
       walstream run                       route and deliver
     """
+    from stamina.instrumentation import set_on_retry_hooks
+
+    set_on_retry_hooks(())  # which would tell of every retry on stdout; what fails in the end says so itself

@@ -33,14 +33,15 @@ def check(settings: Settings, namespaces: Sequence[str], offline: bool, as_json:
 
     found, errors = check_folder(settings.config)
     problems: list[dict[str, Any]] = [
-        {"file": error.file, "line": error.line, "problem": error.message, "remedy": error.remedy, "text": str(error)}
-        for error in errors
+        {"file": error.file, "line": error.line, "problem": error.message, "remedy": error.remedy} for error in errors
     ]
+    texts = [str(error) for error in errors]
     chosen = [] if errors else choose(found, namespaces or settings.namespaces)
     answered = None
     if chosen and not offline:
         from walstream import topics
         from walstream.admin import Admin
+        from walstream.apply import explain
         from walstream.errors import Unreachable
         from walstream.kafka import KafkaConnection
 
@@ -54,22 +55,22 @@ def check(settings: Settings, namespaces: Sequence[str], offline: bool, as_json:
                 say(f"The topics were not looked at. {error}")
         else:
             answered = True
+            differences = topics.verify(wanted, described)
             problems += [
                 {
                     "topic": difference.topic,
                     "problem": str(difference),
                     "remedy": difference.remedy,
-                    "text": f"{difference}\n  remedy: {difference.remedy}",
                 }
-                for difference in topics.verify(wanted, described)
+                for difference in differences
             ]
+            texts += [line.removeprefix("  ") for line in explain(differences)]
     if as_json:
-        texts = [{key: value for key, value in problem.items() if key != "text"} for problem in problems]
         names = [namespace.name for namespace in chosen]
-        print_json({"ok": not problems, "namespaces": names, "kafka_answered": answered, "problems": texts})
+        print_json({"ok": not problems, "namespaces": names, "kafka_answered": answered, "problems": problems})
     else:
-        for problem in problems:
-            click.echo(problem["text"])
+        for text in texts:
+            click.echo(text)
         if not problems:
             say(f"{plural(len(chosen), 'namespace')}{' and the topics' if answered else ''}: all is right.")
     if problems:

@@ -31,7 +31,10 @@ def show(settings: Settings, namespaces: Sequence[str], as_json: bool) -> None:
     """
     from walstream.cli.selection import selected
 
-    documents = [namespace.model_dump(mode="json", by_alias=True) for namespace in selected(settings, namespaces)]
+    documents = [
+        namespace.model_dump(mode="json", by_alias=True, exclude_none=True)
+        for namespace in selected(settings, namespaces)
+    ]
     if as_json:
         print_json(documents)
         return
