@@ -62,7 +62,10 @@ class Mutation:
         members["key"] = self.key
         if self.op == "put":
             members["set"] = self.set
-        return orjson.dumps(members, default=_fragment)
+        try:
+            return orjson.dumps(members, default=_number)
+        except TypeError:
+            return orjson.dumps(_large_integers(members), default=_number)
 
 
 def put(*, key: Mapping[str, Any], set: Mapping[str, Any] | None = None, table: str | None = None) -> Mutation:
@@ -164,13 +167,22 @@ def _has_float(value: Any) -> bool:
     return False
 
 
-def _fragment(value: Any) -> Any:
-    """For orjson: what it does not know, as the JSON number that it is."""
+def _number(value: Any) -> Any:
+    """For orjson, which asks about what it does not know: a Decimal as the JSON number that it is."""
     if isinstance(value, Decimal):
-        return orjson.Fragment(str(value).encode())
-    if isinstance(value, int):  # beyond 64 bits
-        return orjson.Fragment(str(value).encode())
+        return orjson.Fragment(str(value))
     raise TypeError(f"{type(value).__name__} has no form in JSON")
+
+
+def _large_integers(value: Any) -> Any:
+    """The value, with integers that orjson would refuse as the JSON numbers that they are."""
+    if type(value) is dict:
+        return {name: _large_integers(item) for name, item in value.items()}
+    if type(value) is list:
+        return [_large_integers(item) for item in value]
+    if type(value) is int and not -(2**63) <= value < 2**64:
+        return orjson.Fragment(str(value))
+    return value
 
 
 # Values of Python as what JSON has. `put` and `delete` do it at once, so that the Kafka key that is made of a mutation

@@ -183,15 +183,18 @@ def parse(key: bytes | None, value: bytes | None, headers: Sequence[Header], tim
             False,
         )
         good = attributes["ce_specversion"] == b"1.0" and record.id and record.source and record.type
-        if others:
-            texts = {name: attributes[name].decode() for name in others}  # type: ignore[union-attr]
-            if any(name in LIFECYCLE or name.startswith(attr.RESERVED) for name in others):
-                _apply(record, texts)
+        lifecycle = {}
+        for name in others:
+            read = attributes[name].decode()  # type: ignore[union-attr]
+            if name in LIFECYCLE or name.startswith(attr.RESERVED):
+                lifecycle[name] = read
     except (KeyError, AttributeError, TypeError, UnicodeDecodeError):
         good = False
     if not good:
         # One of them is missing, empty, null, or not UTF-8.
         attr.refuse({name: text for name, text in attributes.items() if name[:3] == "ce_" or text is media_type})
+    if lifecycle:
+        _apply(record, lifecycle)
     return record
 
 
@@ -222,11 +225,11 @@ def _parse_structured(
 
 
 def _apply(record: Record, attributes: Mapping[str, str]) -> None:
-    """Set what the attributes of `LIFECYCLE` among these say."""
+    """Set what attributes of `LIFECYCLE` say; others are refused."""
     for name, text in attributes.items():
-        if name not in LIFECYCLE and name.startswith(attr.RESERVED):
+        if name not in LIFECYCLE:
             attr.refuse_reserved(name)
-        if not text and name in LIFECYCLE:
+        if not text:
             raise RecordRefused("empty-attribute", f"the attribute {name[3:]} is empty")
     get = attributes.get
     if record.key is None and (key := get("ce_partitionkey")) is not None:
