@@ -1,0 +1,149 @@
+"""Dead letters: records that cannot be delivered, with everything needed to understand and to redrive them.
+
+Key, value and the record's own headers stay byte for byte; in front of them stands a block of headers ``walstream-…``
+that says what happened. Only a record that is larger than its namespace allows is cut, with its size and digest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+from walstream.record import (
+    POSITION_HEADER,
+    TIME_HEADER,
+    TIMESTAMP_HEADER,
+    VERSION_HEADER,
+    Entry,
+    Header,
+    Message,
+    strip_headers,
+)
+
+ERROR_HEADER = "walstream-error"
+"""What is wrong, for a person."""
+CODE_HEADER = "walstream-error-code"
+"""The same as one short word, for counting and filtering."""
+FIRST_ERROR_HEADER = "walstream-error-first"
+"""What was wrong at the first attempt, where that was something else."""
+WHEN_HEADER = "walstream-when"
+"""When it was given up, milliseconds since the epoch."""
+TARGET_HEADER = "walstream-target"
+"""The target's full name."""
+ATTEMPT_HEADER = "walstream-attempt"
+"""How many times it was tried."""
+LOG_POSITION_HEADER = "walstream-log-position"
+"""Where in the log, at the same partition number."""
+SIZE_HEADER = "walstream-size"
+"""Bytes of key, value and headers, where the record was cut."""
+DIGEST_HEADER = "walstream-digest"
+"""SHA-256 of the whole value, where the record was cut."""
+
+ERROR_LENGTH = 1_000  # characters; a driver's message may hold a whole statement
+
+_VERSION = (VERSION_HEADER, b"1")
+
+
+def size_of(key: bytes | None, value: bytes | None, headers: Sequence[Header]) -> int:
+    """Bytes of a record, as its namespace's limit counts them: key, value, and names and values of headers."""
+    size = len(key or b"") + len(value or b"")
+    for name, text in headers:
+        size += len(name) + len(text or b"")
+    return size
+
+
+def refused(
+    key: bytes | None,
+    value: bytes | None,
+    headers: Sequence[Header],
+    *,
+    code: str,
+    reason: str,
+    position: int,
+    timestamp: int,
+    now: int,
+) -> Message:
+    """A record that the router could not understand.
+
+    Parameters
+    ----------
+    code, reason
+        What is wrong.
+    position
+        Where in the ingress, at the same partition number.
+    timestamp, now
+        The record's Kafka timestamp and the present, milliseconds.
+    """
+    ours: list[Header] = [
+        _VERSION,
+        (CODE_HEADER, code.encode()),
+        (ERROR_HEADER, reason[:ERROR_LENGTH].encode()),
+        (WHEN_HEADER, b"%d" % now),
+        (POSITION_HEADER, b"%d" % position),
+        (TIMESTAMP_HEADER, b"%d" % timestamp),
+    ]
+    return Message(key, value, ours + strip_headers(headers))
+
+
+def oversized(
+    key: bytes | None,
+    value: bytes | None,
+    headers: Sequence[Header],
+    *,
+    limit: int,
+    position: int,
+    timestamp: int,
+    now: int,
+) -> Message:
+    """A record that is larger than its namespace allows: cut to the limit (bytes), with its size and digest."""
+    size = size_of(key, value, headers)
+    room = limit
+    kept: list[Header] = []
+    for name, text in headers:
+        room -= len(name) + len(text or b"")
+        if room < 0:
+            break
+        kept.append((name, text))
+    room = max(room, 0)
+    cut_key = None if key is None else key[:room]
+    room -= len(cut_key or b"")
+    cut_value = None if value is None else value[:room]
+    reason = f"the record has {size} bytes, and the namespace allows {limit}; it was cut"
+    message = refused(
+        cut_key, cut_value, kept, code="too-large", reason=reason, position=position, timestamp=timestamp, now=now
+    )
+    message.headers[1:1] = [
+        (SIZE_HEADER, b"%d" % size),
+        (DIGEST_HEADER, hashlib.sha256(value or b"").hexdigest().encode()),
+    ]
+    return message
+
+
+def dead(entry: Entry, *, target: str, reason: str, attempt: int, now: int, first: str | None = None) -> Message:
+    """An entry of the log that a target will never take.
+
+    Parameters
+    ----------
+    target
+        The target's full name.
+    reason, first
+        What the target said at last, and at first where that was something else.
+    attempt
+        How many times it was tried.
+    now
+        Milliseconds since the epoch.
+    """
+    ours: list[Header] = [
+        _VERSION,
+        (TIME_HEADER, b"%d" % entry.time),
+        (POSITION_HEADER, b"%d" % entry.ingress_position),
+        (TIMESTAMP_HEADER, b"%d" % entry.timestamp),
+        (TARGET_HEADER, target.encode()),
+        (LOG_POSITION_HEADER, b"%d" % entry.position),
+        (ATTEMPT_HEADER, b"%d" % attempt),
+        (ERROR_HEADER, reason[:ERROR_LENGTH].encode()),
+        (WHEN_HEADER, b"%d" % now),
+    ]
+    if first is not None and first != reason:
+        ours.append((FIRST_ERROR_HEADER, first[:ERROR_LENGTH].encode()))
+    return Message(entry.key, entry.value, [*ours, *entry.headers])

@@ -1,0 +1,302 @@
+"""Delivery: log -> sink, one worker (and one consumer group) per target.
+
+A sink answers for every entry. Applied and skipped entries are finished, and dead ones once they are in the target's DLQ,
+which is part of the checkpoint. What is to be tried again holds the partition, with a growing wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Sequence
+
+from walstream import deadletter, topics
+from walstream.config import load_connections, load_namespaces
+from walstream.connections import Connection
+from walstream.engine.app import App, make_app
+from walstream.engine.checkpoint import Checkpoint
+from walstream.engine.fetch import Fetch
+from walstream.engine.topology import TableSpec, Topology
+from walstream.errors import ConfigurationError, SinkError
+from walstream.kafka import KafkaConnection
+from walstream.namespace import Namespace, RetryOptions
+from walstream.preflight import preflight
+from walstream.record import Entry
+from walstream.settings import Settings
+from walstream.sinks.base import Applied, CheckpointSink, Dead, Outcome, Retry, Sink, SinkContext, Skipped, Verdict
+from walstream.sinks.registry import sink_class
+
+log = logging.getLogger(__name__)
+
+SINK_DEADLINE = 30.0  # s; no call may take longer, so that a checkpoint never waits for ever
+BATCH = 2_000  # entries in one call
+STOPPED = b"stopped"  # the mark of an owner that left in order
+REPORT_EVERY = 30.0  # s between two reports of the same trouble
+
+
+class SharedSink:
+    """A target's sink, opened once for all partitions of a worker.
+
+    Parameters
+    ----------
+    context
+        What the sink is told.
+    kind
+        Its class.
+    """
+
+    def __init__(self, context: SinkContext, kind: type[Sink]) -> None:
+        self._context, self._kind = context, kind
+        self._opening: asyncio.Task[Sink] | None = None
+        self._users = 0
+
+    async def acquire(self) -> Sink:
+        """Open the sink if it is not, and wait until it is: a target that is down at the start is waited for."""
+        self._users += 1
+        if self._opening is None:
+            self._opening = asyncio.create_task(self._open())
+        return await asyncio.shield(self._opening)
+
+    async def _open(self) -> Sink:
+        backoff = Backoff(RetryOptions())
+        while True:
+            sink = self._kind.for_context(self._context)
+            try:
+                await sink.open()
+                return sink
+            except Exception as exc:
+                if sink.verdict(exc) is None and not isinstance(exc, SinkError):
+                    raise
+                name = f"{self._context.namespace}.{self._context.target}"
+                backoff.report(f"{name}: the sink cannot be opened: {exc}")
+                await sink.close()
+                await asyncio.sleep(backoff.next())
+
+    async def release(self) -> None:
+        """Close the sink when its last user is gone."""
+        self._users -= 1
+        if self._users or self._opening is None:
+            return
+        opening, self._opening = self._opening, None
+        if not opening.done():
+            opening.cancel()
+        elif not opening.cancelled() and opening.exception() is None:
+            await opening.result().close()
+
+
+class Backoff:
+    """Growing waits with full jitter, and reports that do not flood the log.
+
+    Full jitter as in "Exponential Backoff And Jitter", Marc Brooker, AWS Architecture Blog, 2015.
+    """
+
+    def __init__(self, options: RetryOptions) -> None:
+        self._options = options
+        self._wait = options.initial / 1000
+        self._reported = float("-inf")
+
+    def next(self) -> float:
+        """Seconds to wait now."""
+        wait, self._wait = self._wait, min(self._wait * self._options.multiplier, self._options.max / 1000)
+        return random.uniform(wait / 2, wait)
+
+    def report(self, message: str) -> None:
+        """Log a warning, if none was logged just now."""
+        if time.monotonic() - self._reported >= REPORT_EVERY:
+            self._reported = time.monotonic()
+            log.warning("%s", message)
+
+
+class DeliveryProcessor:
+    """The delivery of one partition of the log to one target.
+
+    Parameters
+    ----------
+    namespace, target
+        What it serves.
+    partition
+        The partition number.
+    sink
+        The target's sink.
+    """
+
+    def __init__(self, namespace: Namespace, target: str, partition: int, sink: SharedSink) -> None:
+        self._namespace, self._target, self._partition = namespace, target, partition
+        self._name = f"{namespace.name}.{target}"
+        self._dlq = topics.target_dlq(namespace, target).name
+        self._marks = marks_table(namespace, target)
+        self._retry = namespace.targets[target].retry
+        self._shared = sink
+        self._sink: Sink | None = None
+        self._acquired = False
+
+    async def open(self, checkpoint: Checkpoint) -> None:
+        self._acquired = True
+        self._sink = await self._shared.acquire()
+        if self._sink.late_writes_harmless:
+            return
+        marks = checkpoint.table(self._marks)
+        if marks.get(STOPPED) != b"1":
+            # The former owner may have died with a request on its way, which must not overtake ours.
+            await asyncio.sleep(SINK_DEADLINE)
+        marks.put(STOPPED, b"0", int(time.time() * 1000))
+
+    async def process(self, fetch: Fetch, checkpoint: Checkpoint) -> None:
+        batch: list[Entry] = []
+        for record in fetch:
+            entry = Entry.from_log(
+                self._partition, record.offset, record.key, record.value, record.headers, record.timestamp
+            )
+            if entry.is_for(self._target):
+                batch.append(entry)
+                if len(batch) == BATCH:
+                    await self._deliver(batch, checkpoint)
+                    batch = []
+        if batch:
+            await self._deliver(batch, checkpoint)
+
+    def finish(self, checkpoint: Checkpoint) -> None:
+        """Nothing is kept once per checkpoint."""
+
+    async def close(self, checkpoint: Checkpoint | None) -> None:
+        if checkpoint is not None and self._sink is not None and not self._sink.late_writes_harmless:
+            checkpoint.table(self._marks).put(STOPPED, b"1", int(time.time() * 1000))
+        if self._acquired:
+            self._acquired = False
+            await self._shared.release()
+
+    async def _deliver(self, batch: Sequence[Entry], checkpoint: Checkpoint) -> None:
+        """Deliver entries until each is finished."""
+        backoff = Backoff(self._retry)
+        attempt = 0
+        first: dict[int, str] = {}
+        while batch:
+            attempt += 1
+            outcomes = await self._attempt(batch, checkpoint)
+            again: list[Entry] = []
+            after = 0.0
+            for entry, outcome in zip(batch, outcomes, strict=True):
+                match outcome:
+                    case Applied() | Skipped():
+                        pass
+                    case Dead(reason):
+                        self._bury(entry, reason, attempt, first.get(entry.position), checkpoint)
+                    case Retry(reason, wait):
+                        first.setdefault(entry.position, reason)
+                        again.append(entry)
+                        after = max(after, wait or 0.0)
+            if again:
+                reason = first[again[0].position]
+                backoff.report(
+                    f"{self._name}-{self._partition}: {len(again)} entries from log position {again[0].position} on are "
+                    f"held and tried again: {reason}"
+                )
+                await asyncio.sleep(max(backoff.next(), after))
+            batch = again
+
+    async def _attempt(self, batch: Sequence[Entry], checkpoint: Checkpoint) -> Sequence[Outcome]:
+        """Call the sink once, and turn whatever happens into one outcome per entry."""
+        sink = self._sink
+        assert sink is not None
+        try:
+            if isinstance(sink, CheckpointSink):
+                outcomes = sink.stage(batch, checkpoint.emit)
+            else:
+                async with asyncio.timeout(SINK_DEADLINE):
+                    outcomes = await sink.write(batch)
+        except Exception as exc:
+            verdict = Verdict.TARGET_DOWN if isinstance(exc, TimeoutError) else sink.verdict(exc)
+            reason = f"{type(exc).__name__}: {exc}"
+            if verdict is None:
+                log.exception("%s: an error that is not in the sink's table holds the partition", self._name)
+            if verdict is not Verdict.DEAD:
+                return [Retry(reason)] * len(batch)
+            if len(batch) == 1:
+                return [Dead(reason)]
+            # One of them is at fault; each is tried by itself, in order.
+            return [(await self._attempt([entry], checkpoint))[0] for entry in batch]
+        if len(outcomes) != len(batch) or not all(isinstance(outcome, Outcome) for outcome in outcomes):
+            reason = f"the sink answered {len(outcomes)} outcomes for {len(batch)} entries"
+            log.error("%s: %s; the partition is held", self._name, reason)
+            return [Retry(reason)] * len(batch)
+        return outcomes
+
+    def _bury(self, entry: Entry, reason: str, attempt: int, first: str | None, checkpoint: Checkpoint) -> None:
+        message = deadletter.dead(
+            entry, target=self._name, reason=reason, attempt=attempt, now=int(time.time() * 1000), first=first
+        )
+        checkpoint.output(self._dlq).append(entry.timestamp, message.key, message.value, message.headers)
+
+
+def marks_table(namespace: Namespace, target: str) -> str:
+    """The name of the table of marks: whether the last owner of a partition left in order."""
+    return f"{namespace.name}.{target}.marks"
+
+
+def sink_context(
+    namespace: Namespace, target: str, connection: Connection | None, kafka: KafkaConnection
+) -> tuple[type[Sink], SinkContext]:
+    """The class of a target's sink, and what it is told."""
+    description = namespace.targets[target]
+    kind = sink_class(description.sink)
+    return kind, SinkContext(
+        namespace=namespace.name,
+        target=target,
+        options=kind.Options.model_validate(description.options),
+        connection=connection,
+        partitions=namespace.topics.partitions,
+        key_template=namespace.key,
+        max_record=namespace.topics.max_record,
+        extra={"kafka": kafka},
+    )
+
+
+def topology(namespace: Namespace, target: str, sink: SharedSink) -> Topology:
+    """What the delivery to a target does."""
+    marks = marks_table(namespace, target)
+    changelog = topics.target_changelogs(namespace, target)["marks"].name
+    return Topology(
+        name=f"{namespace.name}.{target}",
+        sources=(topics.log(namespace).name,),
+        partitions=namespace.topics.partitions,
+        tables=(TableSpec(marks, changelog, help="whether the last owner of a partition left in order"),),
+        processor=lambda partition: DeliveryProcessor(namespace, target, partition, sink),
+    )
+
+
+def find_target(settings: Settings) -> tuple[Namespace, str]:
+    """The namespace and the target that `WALSTREAM_TARGET` names.
+
+    Raises
+    ------
+    ConfigurationError
+        It names none, or one that does not exist.
+    """
+    namespaces = load_namespaces(settings.config)
+    known = sorted(f"{name}.{target}" for name, namespace in namespaces.items() for target in namespace.targets)
+    if settings.target not in known:
+        said = "is not set" if settings.target is None else f"is {settings.target!r}, which does not exist"
+        raise ConfigurationError(
+            f"WALSTREAM_TARGET {said}", remedy=f"set it to one of: {', '.join(known) or '(there is no target)'}"
+        )
+    name, _, target = settings.target.partition(".")
+    return namespaces[name], target
+
+
+def make_delivery(settings: Settings) -> App:
+    """The Faust app of the delivery to a target."""
+    namespace, target = find_target(settings)
+    kafka = KafkaConnection.from_settings(settings)
+    connection_name = namespace.targets[target].connection
+    connection = load_connections(settings.config)[connection_name] if connection_name is not None else None
+    kind, context = sink_context(namespace, target, connection, kafka)
+    return make_app(
+        topics.delivery_app_id(namespace, target),
+        [topology(namespace, target, SharedSink(context, kind))],
+        brokers=kafka.brokers,
+        connection=kafka.aiokafka(),
+        datadir=settings.datadir,
+        preflight=preflight(kafka, [topics.log(namespace), *topics.target_topics(namespace, target)]),
+    )

@@ -1,0 +1,115 @@
+"""The Faust app that runs topologies. Faust gives the group, the assignment, the command line and the web server."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import faust
+from faust.types import TP
+
+from walstream.engine.assignor import Assignor
+from walstream.engine.engine import Engine
+from walstream.engine.tables import Tables, declare
+from walstream.engine.topic import FetchTopic
+from walstream.engine.topology import Topology
+from walstream.engine.transport import FetchTransport
+
+log = logging.getLogger(__name__)
+
+
+class App(faust.App):
+    """A Faust app whose streams are whole fetches, and whose tasks commit checkpoints as Kafka transactions."""
+
+    engine: Engine
+
+    def _create_directories(self) -> None:
+        self.engine.folder.mkdir(parents=True, exist_ok=True)
+
+    async def on_start(self) -> None:
+        await super().on_start()
+        await self.engine.start()
+
+    async def on_stop(self) -> None:
+        # An exception out of here would leave threads running, and the process would hang.
+        await self.engine.stop()
+        try:
+            await super().on_stop()
+        except Exception:
+            log.exception("while stopping")
+
+
+def make_app(
+    app_id: str,
+    topologies: Sequence[Topology],
+    *,
+    brokers: Sequence[str],
+    connection: Mapping[str, Any],
+    datadir: Path,
+    preflight: Callable[[], Mapping[str, str]],
+    standbys: int = 1,
+) -> App:
+    """Make the app.
+
+    Parameters
+    ----------
+    app_id
+        Faust's app id, which is the consumer group.
+    topologies
+        What it runs.
+    brokers
+        ``host:port`` of some brokers, for what Faust shows; ``connection`` is what is used.
+    connection
+        Options for aiokafka that say how to reach the cluster.
+    datadir
+        Where the stores are, in a folder named after the app; ``faust --datadir`` wins over it. Workers of one app that
+        run on one machine need a datadir each.
+    preflight
+        Checks the topics before anything is read, and gives the id of each.
+    standbys
+        How many other workers keep a copy of each store.
+    """
+    app = App(
+        app_id,
+        broker=[f"kafka://{broker}" for broker in brokers],
+        datadir=str(datadir / app_id),
+        store="memory://",
+        topic_allow_declare=False,
+        topic_disable_leader=True,
+        table_standby_replicas=standbys,
+        stream_wait_empty=False,
+        broker_commit_interval=3600.0,
+        broker_session_timeout=10.0,
+        broker_request_timeout=20.0,
+        broker_rebalance_timeout=10.0,
+        broker_heartbeat_interval=1.0,
+        broker_max_poll_interval=86_400.0,
+        web_bind="127.0.0.1",
+        TableManager=Tables,
+        PartitionAssignor=Assignor,
+    )
+    app.boot_strategy.enable_kafka_producer = False
+    app.engine = Engine(app, topologies, connection, datadir, preflight)
+    app.transport = FetchTransport([f"kafka://{broker}" for broker in brokers], app)
+    for topology in topologies:
+        for table in topology.tables:
+            declare(app, table, topology.partitions)
+    sources = [topic for topology in topologies for topic in topology.sources]
+
+    async def work(stream: Any) -> None:
+        async for event in stream.noack().events():
+            app.engine.offer(event.value)
+
+    app.agent(FetchTopic(app, topics=sources), name=f"{app_id}.work")(work)
+
+    async def revoked(_: Any, revoked: set[TP], **__: Any) -> None:
+        await app.engine.revoked(revoked)
+
+    async def assigned(_: Any, assigned: set[TP], **__: Any) -> None:
+        await app.engine.assigned(assigned)
+
+    app.on_partitions_revoked.connect(revoked, weak=False)
+    app.on_partitions_assigned.connect(assigned, weak=False)
+    return app

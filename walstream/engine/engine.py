@@ -1,0 +1,241 @@
+"""Runs tasks and standbys as Faust assigns and revokes their partitions."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import logging
+import os
+import sys
+import time
+import traceback
+import uuid
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from faust.types import TP
+from rocksdict import Cache
+
+from walstream.engine.fetch import Fetch
+from walstream.engine.standby import Standby
+from walstream.engine.task import State, Task
+from walstream.engine.topology import Topology
+from walstream.engine.watchdog import TASK_LIMIT, Watchdog
+from walstream.errors import WalstreamError
+
+if TYPE_CHECKING:
+    from walstream.engine.app import App
+    from walstream.engine.transport import FetchConsumer
+
+log = logging.getLogger(__name__)
+
+CACHE_SIZE = 64 << 20  # bytes of RocksDB blocks, for all stores together
+CLOSE_TIMEOUT = 2.0  # s; a rebalance waits for the checkpoint at work, but not for a slow sink
+STOP_TIMEOUT = 20.0  # s until a stop that hangs is ended hard
+
+
+class Engine:
+    """The tasks of one worker.
+
+    Parameters
+    ----------
+    app
+        The Faust app whose assignment is followed.
+    topologies
+        What the app runs.
+    connection
+        Options for aiokafka that say how to reach the cluster.
+    datadir
+        Where the folder of the app is; the command line wins over it.
+    preflight
+        Called before anything is read, in a thread: checks the topics, and gives the id of each.
+    exit
+        Ends the process.
+    """
+
+    def __init__(
+        self,
+        app: App,
+        topologies: Sequence[Topology],
+        connection: Mapping[str, Any],
+        datadir: Path,
+        preflight: Callable[[], Mapping[str, str]],
+        exit: Callable[[int], Any] = os._exit,
+    ) -> None:
+        self.app = app
+        self.topologies = list(topologies)
+        self._connection = connection
+        self._datadir = datadir
+        self._preflight = preflight
+        self._exit = exit
+        self.cache = Cache(CACHE_SIZE)
+        self.topic_ids: Mapping[str, str] = {}
+        self.tasks: dict[TP, Task] = {}
+        self._by_source: dict[str, Topology] = {topic: t for t in self.topologies for topic in t.sources}
+        self._standby: Standby | None = None
+        self._spawned: set[asyncio.Task[Any]] = set()
+        self._watchdog = Watchdog(self._stuck, self.fail)
+
+    @property
+    def connection(self) -> dict[str, Any]:
+        return dict(self._connection)
+
+    @property
+    def consumer(self) -> FetchConsumer:
+        consumer: FetchConsumer = self.app.consumer
+        return consumer
+
+    @property
+    def group(self) -> str:
+        return str(self.app.conf.id)
+
+    @property
+    def topics(self) -> list[str]:
+        """Everything that the group's consumer subscribes to."""
+        return [topic for t in self.topologies for topic in (*t.sources, *(table.changelog for table in t.tables))]
+
+    @property
+    def partition_total(self) -> int:
+        return sum(t.partitions * len(t.sources) for t in self.topologies)
+
+    @property
+    def instance_id(self) -> str:
+        """The static membership of this data folder: a worker that is restarted quickly gets its partitions back."""
+        path = self.folder / "instance-id"
+        with contextlib.suppress(FileNotFoundError):
+            return path.read_text().strip()
+        path.write_text(f"{self.group}-{uuid.uuid4()}")
+        return path.read_text().strip()
+
+    @property
+    def folder(self) -> Path:
+        """The folder of this app."""
+        # Faust hands its --datadir on in the environment, with a template where it was not given.
+        said = os.environ.get("F_DATADIR", "{")
+        return (self._datadir if "{" in said else Path(said)) / self.group
+
+    def store_folder(self, topology: Topology, partition: int) -> Path:
+        """Where the store of a partition number is."""
+        return self.folder / topology.name / str(partition)
+
+    def spawn(self, work: Coroutine[Any, Any, Any]) -> None:
+        """Run something beside, and fail if it fails."""
+        task = asyncio.create_task(work)
+        self._spawned.add(task)
+
+        def ended(task: asyncio.Task[Any]) -> None:
+            self._spawned.discard(task)
+            if not task.cancelled() and (exc := task.exception()) is not None:
+                self.fail(exc)
+
+        task.add_done_callback(ended)
+
+    def fail(self, exc: BaseException) -> None:
+        """End the process hard: what is not committed comes again, and no record is skipped."""
+        with contextlib.suppress(Exception):
+            if isinstance(exc, WalstreamError):
+                print(f"walstream: {type(exc).__name__}: {exc}", file=sys.__stderr__, flush=True)
+            else:
+                print("walstream: an error that nobody foresaw ends this worker", file=sys.__stderr__)
+                traceback.print_exception(exc, file=sys.__stderr__)
+                sys.__stderr__.flush()  # type: ignore[union-attr]
+        self._exit(1)
+
+    # The life of a worker
+
+    async def start(self) -> None:
+        """Check the topics, and start the watchdog."""
+        try:
+            self.topic_ids = await asyncio.to_thread(self._preflight)
+            self.lock = self._lock_folder()
+        except Exception as exc:
+            self.fail(exc)
+            raise
+        # Live objects are few and long-lived here; the default thresholds scan them for nothing, for half of the time.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(50_000, 50, 100)
+        self._watchdog.start()
+        self.spawn(self._mind())
+
+    def _lock_folder(self) -> Any:
+        import fcntl
+
+        lock = (self.folder / "lock").open("w")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise WalstreamError(
+                f"{self.folder} is in use by another worker; give each worker its own: faust --datadir FOLDER …"
+            ) from None
+        return lock
+
+    async def _mind(self) -> None:
+        while True:
+            self._watchdog.turned()
+            for task in set(self.tasks.values()):
+                task.check_lost()
+            await asyncio.sleep(1)
+
+    def _stuck(self) -> str | None:
+        now = time.monotonic()
+        for task in list(self.tasks.values()):
+            if task.state in (State.OPENING, State.COMMITTING) and now - task.since > TASK_LIMIT:
+                return f"{task.name} is {task.state.value} since {now - task.since:.0f} s"
+        return None
+
+    async def stop(self) -> None:
+        """End all tasks, in order where that takes no longer than a rebalance may."""
+        self._watchdog.stop()
+        asyncio.get_running_loop().call_later(STOP_TIMEOUT, self._exit, 1)
+        try:
+            await self.revoked(set())
+        except Exception:
+            log.exception("while stopping")
+        for task in list(self._spawned):
+            task.cancel()
+
+    # Partitions come and go
+
+    def offer(self, fetch: Fetch) -> None:
+        """Hand a fetch to its task. Never waits."""
+        task = self.tasks.get(TP(fetch.topic, fetch.partition))
+        if task is not None:
+            task.offer(fetch)
+
+    async def revoked(self, revoked: set[TP]) -> None:
+        """End all tasks and standbys. Kafka's protocol here is eager: every rebalance takes everything away."""
+        tasks = set(self.tasks.values())
+        self.tasks.clear()
+        standby, self._standby = self._standby, None
+        await asyncio.gather(
+            *(task.close(CLOSE_TIMEOUT) for task in tasks), *([standby.close()] if standby is not None else [])
+        )
+        self.consumer.gates.clear()
+
+    async def assigned(self, assigned: set[TP]) -> None:
+        """Start a task for every partition number whose sources are all here; changelogs are not fetched."""
+        await self.revoked(set())
+        await self.consumer.hold(assigned)
+        for topology in self.topologies:
+            for partition in range(topology.partitions):
+                sources = [TP(topic, partition) for topic in topology.sources]
+                if all(tp in assigned for tp in sources):
+                    task = Task(self, topology, partition)
+                    self.tasks.update(dict.fromkeys(sources, task))
+                    task.start()
+        self._start_standby()
+
+    def _start_standby(self) -> None:
+        changelogs = {table.changelog: t for t in self.topologies for table in t.tables}
+        parts = {
+            (changelogs[tp.topic].name, tp.partition): (changelogs[tp.topic], tp.partition)
+            for tp in self.app.assignor.assigned_standbys()
+            if tp.topic in changelogs
+        }
+        own = {(task.topology.name, task.partition) for task in self.tasks.values()}
+        if todo := [part for name, part in parts.items() if name not in own]:
+            self._standby = Standby(self, todo)
+            self._standby.start()

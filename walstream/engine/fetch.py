@@ -1,0 +1,167 @@
+"""What one fetch brought of one partition: whole record batches, not decoded yet.
+
+Records are decoded where they are worked on, one after the other, and no object of a record lives longer than that.
+This is half of what a record costs on its way through Faust. Whole batches need aiokafka's `FetchResult` and
+`PartitionRecords`, which are private; `tests/unit/test_engine_seams.py` says when they move.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from itertools import chain, dropwhile
+from typing import Any, Protocol
+
+from aiokafka.errors import CorruptRecordException
+from aiokafka.structs import TopicPartition
+
+
+class KafkaRecord(Protocol):
+    """A decoded record of a batch."""
+
+    @property
+    def offset(self) -> int: ...
+    @property
+    def timestamp(self) -> int: ...
+    @property
+    def timestamp_type(self) -> int: ...
+    @property
+    def key(self) -> bytes | None: ...
+    @property
+    def value(self) -> bytes | None: ...
+    @property
+    def headers(self) -> list[tuple[str, bytes | None]]: ...
+
+
+class Fetch:
+    """Whole record batches of one partition, without control batches and without aborted transactions.
+
+    Attributes
+    ----------
+    offset
+        The position that was asked for: the first record is this one or, where there are gaps, a later one.
+    next_offset
+        The position after the fetch; gaps and transaction markers at the end are behind it.
+    size
+        Bytes, as they came over the wire.
+    epoch
+        The gate's epoch when the fetch was taken; a seek starts a new one.
+    """
+
+    __slots__ = ("_batches", "epoch", "next_offset", "offset", "partition", "size", "topic")
+
+    def __init__(
+        self, topic: str, partition: int, offset: int, next_offset: int, batches: list[Any], size: int, epoch: int = 0
+    ) -> None:
+        self.topic, self.partition = topic, partition
+        self.offset, self.next_offset = offset, next_offset
+        self._batches, self.size, self.epoch = batches, size, epoch
+
+    def __iter__(self) -> Iterator[KafkaRecord]:
+        """Decode the records, once: a batch cannot be read twice."""
+        batches = self._batches
+        if not batches:
+            return iter(())
+        # A broker returns the batch that holds the position, which may begin before it.
+        first = dropwhile(lambda record: record.offset < self.offset, batches[0])
+        return chain(first, *batches[1:])
+
+    def __bool__(self) -> bool:
+        return bool(self._batches)
+
+
+def take(tp: TopicPartition, result: Any, epoch: int = 0) -> Fetch | None:
+    """Take everything out of an aiokafka `FetchResult`, and move the consumer's position behind it.
+
+    Returns
+    -------
+    Fetch or None
+        None where the result is stale: the partition was sought elsewhere, paused or lost since.
+
+    Raises
+    ------
+    CorruptRecordException
+        A batch's checksum is wrong.
+    """
+    if not result.has_more() or not result.check_assignment(tp):
+        return None
+    part = result._partition_records
+    offset = next_offset = part.next_fetch_offset
+    raw = part._records
+    size = raw.size_in_bytes()
+    batches = []
+    while raw.has_next():
+        batch = raw.next_batch()
+        if not batch.validate_crc():
+            raise CorruptRecordException(f"wrong checksum in {tp.topic}-{tp.partition} at offset {batch.base_offset}")
+        next_offset = batch.next_offset
+        if batch.producer_id is not None:
+            part._consume_aborted_up_to(batch.base_offset)
+            if batch.is_control_batch:
+                if part._contains_abort_marker(batch):
+                    part._aborted_producers.discard(batch.producer_id)
+                continue
+            if batch.is_transactional and batch.producer_id in part._aborted_producers:
+                continue
+        batches.append(batch)
+    part.next_fetch_offset = next_offset
+    result._update_position()
+    part._records_iterator = None  # an iterator that was never run to its end keeps the fetched bytes in a cycle
+    result._partition_records = None
+    return Fetch(tp.topic, tp.partition, offset, next_offset, batches, size, epoch)
+
+
+def drain(fetcher: Any, room: Any) -> tuple[list[Fetch], dict[TopicPartition, Exception]]:
+    """Take what an aiokafka `Fetcher` holds ready, for the partitions that have room.
+
+    Parameters
+    ----------
+    fetcher
+        The private fetcher of a consumer, on that consumer's own event loop.
+    room
+        Called with a `TopicPartition`; answers the gate's epoch, or None where nothing is to be taken.
+
+    Returns
+    -------
+    tuple
+        The fetches, and the errors of partitions that have room.
+    """
+    fetches: list[Fetch] = []
+    errors: dict[TopicPartition, Exception] = {}
+    for tp in list(fetcher._records):
+        epoch = room(tp)
+        result = fetcher._records[tp]
+        if not hasattr(result, "check_raise"):
+            if epoch is None:
+                if not fetcher._subscriptions.is_assigned(tp):
+                    del fetcher._records[tp]
+                continue
+            fetch = take(tp, result, epoch)
+            if fetch is not None:
+                fetches.append(fetch)
+        elif epoch is not None:
+            try:
+                result.check_raise()
+            except Exception as exc:
+                errors[tp] = exc
+        del fetcher._records[tp]
+        fetcher._notify(fetcher._wait_consume_future)
+    return fetches, errors
+
+
+async def wait_ready(fetcher: Any, timeout: float) -> None:
+    """Wait until an aiokafka `Fetcher` may hold something new, or for the timeout (seconds).
+
+    Raises
+    ------
+    Exception
+        What ended the fetcher or the group's membership.
+    """
+    waiter = fetcher._create_fetch_waiter()
+    await asyncio.wait([waiter], timeout=timeout)
+    if not waiter.done():
+        waiter.cancel()
+    elif not waiter.cancelled() and waiter.exception() is not None:
+        raise waiter.exception()
+    if fetcher.error_future.done() and not fetcher.error_future.cancelled():
+        fetcher.error_future.result()

@@ -1,0 +1,110 @@
+"""The transactional producer of one task. Its transactional id belongs to the partition, so a new owner fences the old.
+
+A producer that met any error is thrown away: what was buffered must never be sent later, and the next producer of the
+same id learns from Kafka whether the last transaction took place.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Mapping
+from typing import Any
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.structs import TopicPartition
+
+BATCH_SIZE = 1_000_000  # bytes; below the default limit of a topic's record batches
+START_TIMEOUT = 60.0  # s; a start waits until the transaction of the former owner is over
+COMMIT_TIMEOUT = 20.0  # s
+TRANSACTION_TIMEOUT = 30_000  # ms; how long the broker keeps the transaction of an owner that went silent
+REQUEST_TIMEOUT = 15_000  # ms
+RETRY_BACKOFF = 20  # ms; a broker that verifies a new transaction answers "not yet" for a moment
+
+
+class TransactionalProducer:
+    """Sends batches and offsets as one transaction.
+
+    Parameters
+    ----------
+    connection
+        Options for aiokafka that say how to reach the cluster.
+    transactional_id
+        The name under which the next owner fences this one.
+    compression
+        ``lz4``, ``zstd``, ``snappy``, ``gzip`` or None.
+    """
+
+    def __init__(self, connection: Mapping[str, Any], transactional_id: str, compression: str | None = "lz4") -> None:
+        self.transactional_id = transactional_id
+        self._producer = AIOKafkaProducer(
+            **connection,
+            client_id=transactional_id,
+            transactional_id=transactional_id,
+            enable_idempotence=True,
+            acks="all",
+            compression_type=compression,
+            max_batch_size=BATCH_SIZE,
+            max_request_size=64 << 20,
+            linger_ms=0,
+            request_timeout_ms=REQUEST_TIMEOUT,
+            retry_backoff_ms=RETRY_BACKOFF,
+            transaction_timeout_ms=TRANSACTION_TIMEOUT,
+        )
+
+    async def start(self) -> None:
+        """Fence the former owner, and wait until its last transaction is committed or aborted."""
+        try:
+            await asyncio.wait_for(self._producer.start(), START_TIMEOUT)
+        except BaseException:
+            await self.abandon()
+            raise
+
+    def new_batch(self) -> Any:
+        """An empty batch builder."""
+        return self._producer.create_batch()
+
+    async def commit(
+        self, batches: Mapping[tuple[str, int], list[Any]], offsets: Mapping[TopicPartition, int], group: str
+    ) -> dict[tuple[str, int], list[int]]:
+        """Commit batches and offsets as one transaction.
+
+        Returns
+        -------
+        dict
+            For each topic and partition the offset of the first record of each batch.
+
+        Raises
+        ------
+        Exception
+            Whatever went wrong. The transaction may have taken place all the same; the producer is of no more use.
+        """
+        async with asyncio.timeout(COMMIT_TIMEOUT):
+            await self._producer.begin_transaction()
+            sent = [self._send(topic, partition, sealed) for (topic, partition), sealed in batches.items()]
+            commit_offsets = self._producer.send_offsets_to_transaction(dict(offsets), group)
+            *placed, _ = await asyncio.gather(*sent, commit_offsets)
+            await self._producer.commit_transaction()
+        return dict(zip(batches, placed, strict=True))
+
+    async def _send(self, topic: str, partition: int, batches: list[Any]) -> list[int]:
+        # Every answer is awaited: a batch that failed for lack of a leader would be missing from a committed transaction.
+        futures = [await self._producer.send_batch(batch, topic, partition=partition) for batch in batches]
+        return [(await future).offset for future in futures]
+
+    async def abandon(self) -> None:
+        """Throw the producer away without sending what it still holds.
+
+        `AIOKafkaProducer.stop` would flush, and an idempotent batch never expires: a worker that was cut off would send
+        it minutes later.
+        """
+        producer = self._producer
+        if producer._closed:
+            return
+        producer._closed = True
+        with contextlib.suppress(Exception):
+            await asyncio.wait_for(producer.client.close(), 1)
+        with contextlib.suppress(Exception):
+            # Ends the sender's task; it raises the error again that ended it, ProducerFenced for one.
+            await asyncio.wait_for(producer._sender.close(), 1)
+        producer._message_accumulator._batches.clear()

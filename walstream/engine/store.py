@@ -1,0 +1,264 @@
+"""The state of one task: a RocksDB with a column family per table, or per segment of a table.
+
+The store is always a prefix of the committed changelog: a checkpoint's changes are written after its transaction is
+committed, in one write batch with the changelog's next offset. Beside the offset stands the changelog's topic id, so
+that a store which belongs to a deleted and re-created topic is noticed and rebuilt.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import shutil
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rocksdict import AccessType, BlockBasedOptions, Cache, Options, Rdict, WriteBatch
+
+from walstream.engine.topology import TableSpec
+from walstream.errors import StateMismatch
+
+log = logging.getLogger(__name__)
+
+FORMAT = b"1"
+OFFSET = struct.Struct(">Q")
+CONDEMNED = "condemned"
+WRITE_BUFFER = 8 << 20  # bytes per column family; many partitions share one process
+
+Writes = Mapping[str, Mapping[int, Mapping[bytes, bytes | None]]]
+"""table -> segment (0 where the table has none) -> key -> value, or None for a delete."""
+
+
+def rocksdb_options(cache: Cache | None = None) -> Options:
+    """Options for a store of many small rows that are mostly looked up in vain.
+
+    Bloom filters in the files and in the memtable answer most look-ups of a new id without a search.
+    """
+    options = Options(raw_mode=True)
+    options.create_if_missing(True)
+    options.create_missing_column_families(True)
+    blocks = BlockBasedOptions()
+    blocks.set_bloom_filter(10, False)
+    if cache is not None:
+        blocks.set_block_cache(cache)
+    options.set_block_based_table_factory(blocks)
+    options.set_memtable_prefix_bloom_ratio(0.1)
+    options.set_memtable_whole_key_filtering(True)
+    options.set_write_buffer_size(WRITE_BUFFER)
+    options.set_max_write_buffer_number(3)
+    options.set_max_open_files(256)
+    options.set_keep_log_file_num(2)
+    options.set_max_total_wal_size(64 << 20)
+    return options
+
+
+class Store:
+    """The tables of one partition number.
+
+    Parameters
+    ----------
+    path
+        The folder; made where it does not exist.
+    tables
+        What is in it.
+    topic_ids
+        The id of each changelog topic. A store that was filled from other topics is emptied.
+    cache
+        A block cache that the stores of a process share.
+    secondary
+        A scratch folder: opens the store for reading beside the worker that owns it.
+
+    Raises
+    ------
+    StateMismatch
+        The store is of a newer format.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        tables: Sequence[TableSpec],
+        topic_ids: Mapping[str, str] | None = None,
+        *,
+        cache: Cache | None = None,
+        secondary: Path | None = None,
+    ) -> None:
+        self.path = path
+        self._tables = {table.name: table for table in tables}
+        self._cache = cache
+        self._secondary = secondary
+        self._families: dict[str, dict[int, tuple[Rdict, Any]]] = {}
+        if secondary is None and (path / CONDEMNED).exists():
+            log.warning("%s was found damaged; it is rebuilt from its changelogs", path)
+            shutil.rmtree(path)
+        if secondary is None:
+            path.mkdir(parents=True, exist_ok=True)
+        try:
+            self._open()
+        except StateMismatch:
+            raise
+        except Exception as exc:
+            if secondary is not None or "lock" in str(exc).lower():
+                raise
+            log.warning("%s cannot be opened (%s); it is rebuilt from its changelogs", path, exc)
+            shutil.rmtree(path)
+            path.mkdir(parents=True)
+            self._open()
+        if topic_ids is not None:
+            self._check_topic_ids(topic_ids)
+
+    def _open(self) -> None:
+        options = rocksdb_options(self._cache)
+        names = ["default"]
+        if (self.path / "CURRENT").exists():
+            names = Rdict.list_cf(str(self.path), options)
+        access = AccessType.read_write()
+        if self._secondary is not None:
+            access = AccessType.secondary(str(self._secondary))
+        families = {name: rocksdb_options(self._cache) for name in names}
+        self._db = Rdict(str(self.path), options, column_families=families, access_type=access)
+        stored = self._db.get(b"format")
+        if stored is None and self._secondary is None:
+            self._db.put(b"format", FORMAT)
+        elif stored is not None and int(stored) > int(FORMAT):
+            self._db.close()
+            raise StateMismatch(f"{self.path} has format {int(stored)}; this release knows up to {int(FORMAT)}")
+        self._families = {name: {} for name in self._tables}
+        for family in names:
+            table, _, segment = family.rpartition("@")
+            if table in self._tables:
+                self._families[table][int(segment)] = self._handles(family)
+        if self._secondary is None:
+            for name, spec in self._tables.items():
+                if not spec.segments and not self._families[name]:
+                    self._create(name, 0)
+                self._drop_old(name)
+
+    def _check_topic_ids(self, topic_ids: Mapping[str, str]) -> None:
+        changelogs = [table.changelog for table in self._tables.values()]
+        stored = {changelog: self._db.get(b"topic:" + changelog.encode()) for changelog in changelogs}
+        current = {changelog: topic_ids[changelog].encode() for changelog in changelogs}
+        if any(old is not None and old != current[changelog] for changelog, old in stored.items()):
+            log.warning("%s was filled from a topic that was deleted since; it is rebuilt", self.path)
+            self.clear()
+        for changelog, topic_id in current.items():
+            self._db.put(b"topic:" + changelog.encode(), topic_id)
+
+    def _handles(self, family: str) -> tuple[Rdict, Any]:
+        return self._db.get_column_family(family), self._db.get_column_family_handle(family)
+
+    def _create(self, table: str, segment: int) -> tuple[Rdict, Any]:
+        family = f"{table}@{segment}"
+        self._db.create_column_family(family, rocksdb_options(self._cache))
+        handles = self._families[table][segment] = self._handles(family)
+        return handles
+
+    def _drop_old(self, table: str) -> None:
+        keep = self._tables[table].segments
+        if keep:
+            for segment in sorted(self._families[table])[:-keep]:
+                self._drop(table, segment)
+            newest = self.newest_segment(table)
+            for segment in [old for old in self._families[table] if old <= newest - keep]:
+                self._drop(table, segment)
+
+    def _drop(self, table: str, segment: int) -> None:
+        del self._families[table][segment]
+        self._db.drop_column_family(f"{table}@{segment}")
+
+    # Reading
+
+    def segments(self, table: str) -> list[int]:
+        """The segments that exist, oldest first."""
+        return sorted(self._families[table])
+
+    def newest_segment(self, table: str) -> int:
+        """The youngest segment, or 0 where the table is empty."""
+        return max(self._families[table], default=0)
+
+    def get(self, table: str, key: bytes) -> bytes | None:
+        """Look a key up, in the youngest segment first."""
+        return self.get_many(table, [key])[0]
+
+    def get_many(self, table: str, keys: list[bytes]) -> list[bytes | None]:
+        """Look keys up, in the youngest segment first; None for what is not there."""
+        families = self._families[table]
+        found: list[bytes | None] | None = None
+        for segment in sorted(families, reverse=True):
+            part = families[segment][0]
+            if found is None:
+                found = part.get(keys)
+                continue
+            missing = [index for index, value in enumerate(found) if value is None]
+            if not missing:
+                break
+            for index, value in zip(missing, part.get([keys[index] for index in missing]), strict=True):
+                found[index] = value
+        return found if found is not None else [None] * len(keys)
+
+    def items(self, table: str) -> Iterator[tuple[int, bytes, bytes]]:
+        """All rows as (segment, key, value), segment by segment, each in the order of the keys."""
+        for segment in self.segments(table):
+            for key, value in self._families[table][segment][0].items():
+                yield segment, key, value
+
+    def estimate(self, table: str) -> tuple[int, int]:
+        """RocksDB's own estimate of the number of rows, and their bytes on disk and in memory."""
+        rows = size = 0
+        for part, _ in self._families[table].values():
+            rows += part.property_int_value("rocksdb.estimate-num-keys") or 0
+            size += part.property_int_value("rocksdb.total-sst-files-size") or 0
+            size += part.property_int_value("rocksdb.cur-size-all-mem-tables") or 0
+        return rows, size
+
+    def offset(self, changelog: str) -> int:
+        """The next offset of the changelog that is not in the store."""
+        stored = self._db.get(b"offset:" + changelog.encode())
+        return 0 if stored is None else OFFSET.unpack(stored)[0]
+
+    def catch_up(self) -> None:
+        """Bring a secondary up to what the owner has written by now."""
+        self._db.try_catch_up_with_primary()
+
+    # Writing
+
+    def write(self, writes: Writes, offsets: Mapping[str, int]) -> None:
+        """Write changes and the changelogs' next offsets, all or nothing."""
+        batch = WriteBatch(raw_mode=True)
+        for table, segments in writes.items():
+            families = self._families[table]
+            keep = self._tables[table].segments
+            for segment, rows in segments.items():
+                if keep and segment <= self.newest_segment(table) - keep:
+                    continue  # expired already; only a recovery from an old changelog meets it
+                _, handle = families.get(segment) or self._create(table, segment)
+                put, delete = batch.put, batch.delete
+                for key, value in rows.items():
+                    if value is None:
+                        delete(key, handle)
+                    else:
+                        put(key, value, handle)
+        for changelog, offset in offsets.items():
+            batch.put(b"offset:" + changelog.encode(), OFFSET.pack(offset))
+        self._db.write(batch)
+        for table in writes:
+            self._drop_old(table)
+
+    def clear(self) -> None:
+        """Empty the store, so that it is rebuilt from its changelogs."""
+        self.close()
+        shutil.rmtree(self.path)
+        self.path.mkdir(parents=True)
+        self._open()
+
+    def condemn(self) -> None:
+        """Note that the files are damaged: whoever opens the store next rebuilds it."""
+        with contextlib.suppress(OSError):
+            (self.path / CONDEMNED).touch()
+
+    def close(self) -> None:
+        """Close the files and release the lock."""
+        self._families = {}
+        self._db.close()

@@ -1,0 +1,343 @@
+"""One task: the work on one partition number of one topology, from its opening to its end.
+
+Opening: fence the former owner, read the committed offsets, bring the store up to the changelogs' end, seek. The order
+matters: only after the fence are offsets and changelogs what they will stay.
+
+Work: fetches are processed into a checkpoint while the one before is being committed. Whatever goes wrong in between, the
+task throws everything away that is not committed, and opens again: Kafka then says what took place.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import enum
+import logging
+import time
+from collections import deque
+from typing import TYPE_CHECKING
+
+from aiokafka.errors import KafkaError
+from aiokafka.structs import TopicPartition
+from faust.types import TP
+
+from walstream.engine.changelog import recover
+from walstream.engine.checkpoint import Checkpoint
+from walstream.engine.fetch import Fetch
+from walstream.engine.gate import Gate
+from walstream.engine.producer import TransactionalProducer
+from walstream.engine.store import Store
+from walstream.engine.topology import Processor, Topology
+from walstream.errors import EngineError, LostRange
+
+if TYPE_CHECKING:
+    from walstream.engine.engine import Engine
+
+log = logging.getLogger(__name__)
+
+CHECKPOINT_SIZE = 2 << 20  # bytes of output; larger ones gain no throughput and cost latency
+REOPEN_DELAY, REOPEN_DELAY_MOST = 0.2, 5.0  # s
+LOST_FETCH = 5.0  # s; a fetch that left aiokafka and has not arrived by then never will
+
+
+class State(enum.Enum):
+    """What a task is doing, for the watchdog."""
+
+    OPENING = "opening"
+    IDLE = "idle"
+    WORKING = "working"
+    COMMITTING = "committing"
+    ENDED = "ended"
+
+
+class Task:
+    """The work on one partition number.
+
+    Parameters
+    ----------
+    engine
+        Gives the group's consumer, the folder and the connection.
+    topology, partition
+        What to do, and on which partition number.
+    """
+
+    def __init__(self, engine: Engine, topology: Topology, partition: int) -> None:
+        self._engine = engine
+        self.topology, self.partition = topology, partition
+        self.name = f"{topology.name}-{partition}"
+        self.sources = [TP(topic, partition) for topic in topology.sources]
+        self.state, self.since = State.OPENING, time.monotonic()
+        self.committed: dict[str, int] = {}
+        self.lost_since: float | None = None
+        self._queue: deque[Fetch] = deque()
+        self._wake = asyncio.Event()
+        self._expected: dict[str, int] = {}
+        self._positions: dict[str, int] = {}
+        self._closing = False
+        self._committing: asyncio.Task[None] | None = None
+        self._producer: TransactionalProducer | None = None
+        self._store: Store | None = None
+        self._processor: Processor | None = None
+        self._runner: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin; `close` ends it."""
+        self._runner = asyncio.create_task(self._run(), name=f"walstream {self.name}")
+
+    def _now(self, state: State) -> None:
+        self.state, self.since = state, time.monotonic()
+
+    # Fetches come in
+
+    def offer(self, fetch: Fetch) -> None:
+        """Take a fetch in, if it is the next one. Never waits."""
+        gate = self._engine.consumer.gates.get(TP(fetch.topic, fetch.partition))
+        if gate is None or fetch.epoch != gate.epoch or not gate.is_open:
+            return  # it was taken before the last seek, or after the task's end
+        if fetch.offset != self._expected[fetch.topic]:
+            # Faust drops fetches around a rebalance. What was dropped is fetched again.
+            log.info(
+                "%s: %s at %d instead of %d; seeking back",
+                self.name,
+                fetch.topic,
+                fetch.offset,
+                self._expected[fetch.topic],
+            )
+            self._seek_back(TP(fetch.topic, fetch.partition), gate)
+            return
+        self._expected[fetch.topic] = fetch.next_offset
+        self._queue.append(fetch)
+        self._wake.set()
+
+    def _seek_back(self, tp: TP, gate: Gate) -> None:
+        gate.close()
+        self._engine.spawn(self._engine.consumer.start_reading({tp: self._expected[tp.topic]}))
+
+    def check_lost(self) -> None:
+        """Seek back where a fetch left aiokafka long ago, and never arrived."""
+        for tp in self.sources:
+            gate = self._engine.consumer.gates.get(tp)
+            arrived = sum(fetch.topic == tp.topic for fetch in self._queue)
+            if gate is None or not gate.is_open or self.state is not State.IDLE or gate.waiting <= arrived:
+                self.lost_since = None
+            elif self.lost_since is None:
+                self.lost_since = time.monotonic()
+            elif time.monotonic() - self.lost_since > LOST_FETCH:
+                log.warning("%s: a fetch of %s never arrived; seeking back", self.name, tp.topic)
+                self.lost_since = None
+                self._seek_back(tp, gate)
+
+    # The life of a task
+
+    async def _run(self) -> None:
+        delay = REOPEN_DELAY
+        while True:
+            try:
+                await self._open()
+                delay = REOPEN_DELAY
+                await self._work()
+                return
+            except EngineError as exc:
+                self._engine.fail(exc)
+                raise
+            except (KafkaError, TimeoutError, OSError) as exc:
+                log.warning("%s opens again after %r", self.name, exc)
+            except Exception as exc:
+                self._engine.fail(exc)
+                raise
+            finally:
+                await asyncio.shield(self._release())
+            self._now(State.OPENING)
+            await asyncio.sleep(delay)
+            delay = min(delay * 2, REOPEN_DELAY_MOST)
+            # A worker that was frozen may meet its own time-out before it learns that it was replaced. If it opened
+            # again at once, it would fence its successor.
+            while not await self._engine.consumer.is_member():
+                await asyncio.sleep(0.5)
+
+    async def _open(self) -> None:
+        self._now(State.OPENING)
+        began = time.monotonic()
+        engine, consumer, topology = self._engine, self._engine.consumer, self.topology
+        for tp in self.sources:
+            consumer.gates[tp] = Gate()
+        await consumer.hold(self.sources)
+        self._producer = TransactionalProducer(engine.connection, f"walstream.{topology.name}.{self.partition}")
+        await self._producer.start()
+        committed = await consumer.committed(self.sources)
+        changelogs = [table.changelog for table in topology.tables]
+        bounds = {
+            tp.topic: bound
+            for tp, bound in (
+                await consumer.bounds(
+                    [TP(topic, self.partition) for topic in (*topology.sources, *changelogs, *topology.tracked)]
+                )
+            ).items()
+        }
+        self._store = Store(
+            engine.store_folder(topology, self.partition), topology.tables, engine.topic_ids, cache=engine.cache
+        )
+        recovered = await recover(
+            engine.connection,
+            self._store,
+            topology.tables,
+            self.partition,
+            {topic: bounds[topic] for topic in changelogs},
+        )
+        positions = {
+            tp: self._position(tp, committed.get(tp), bounds[tp.topic], any(bounds[topic][1] for topic in changelogs))
+            for tp in self.sources
+        }
+        self.committed = {tp.topic: position for tp, position in positions.items()}
+        self._expected = dict(self.committed)
+        self._positions = {topic: bounds[topic][1] for topic in topology.tracked}
+        self._queue.clear()
+        self._processor = topology.processor(self.partition)
+        checkpoint = self._begin(None)
+        await self._processor.open(checkpoint)
+        if not checkpoint.is_empty:
+            self._seal(checkpoint)
+            await self._commit(checkpoint)
+        if not self._closing:
+            await consumer.start_reading(positions)
+        log.info("%s open after %.0f ms, %d changes recovered", self.name, (time.monotonic() - began) * 1e3, recovered)
+
+    def _position(self, tp: TP, committed: int | None, bound: tuple[int, int], has_state: bool) -> int:
+        first, end = bound
+        where = f"{tp.topic}-{tp.partition}"
+        if committed is None:
+            if first == 0 and not has_state:
+                return 0  # a new group on a topic that never lost a record
+            raise LostRange(
+                f"{where}: the group {self._engine.group} has no committed offset, but the topic was trimmed or the "
+                "tables have rows; to start where `start` in the namespace file says: walstream apply"
+            )
+        if committed < first:
+            raise LostRange(f"{where}: offsets {committed} to {first - 1} were to be read next, but are gone")
+        if committed > end:
+            raise LostRange(
+                f"{where}: offset {committed} was to be read next, but the topic ends at {end}: was it re-created?"
+            )
+        return committed
+
+    async def _work(self) -> None:
+        assert self._processor is not None
+        processor = self._processor
+        building: Checkpoint | None = None
+        before: Checkpoint | None = None
+        while not self._closing:
+            await self._wait_for_fetch()
+            if self._closing:
+                break
+            building = self._begin(before)
+            self._now(State.WORKING)
+            while self._queue and building.size < CHECKPOINT_SIZE:
+                fetch = self._queue.popleft()
+                await processor.process(fetch, building)
+                building.offsets[fetch.topic] = fetch.next_offset
+                self._engine.consumer.gates[TP(fetch.topic, fetch.partition)].done()
+                self._engine.consumer.wake()
+                await asyncio.sleep(0)  # the other tasks' turn
+            processor.finish(building)
+            self._now(State.COMMITTING)
+            if self._committing is not None:
+                await self._committing
+            self._seal(building)
+            self._committing = asyncio.create_task(self._commit(building))
+            self._committing.add_done_callback(lambda _: self._wake.set())
+            before = building
+        if self._committing is not None:
+            await self._committing
+        last = self._begin(None)
+        self._processor = None
+        await processor.close(last)
+        if not last.is_empty:
+            self._seal(last)
+            await self._commit(last)
+
+    async def _wait_for_fetch(self) -> None:
+        while not self._queue and not self._closing:
+            self._wake.clear()
+            if self._committing is None:
+                self._now(State.IDLE)
+            elif self._committing.done():
+                self._committing.result()
+                self._committing = None
+                self._now(State.IDLE)
+            await self._wake.wait()
+
+    # Checkpoints
+
+    def _begin(self, before: Checkpoint | None) -> Checkpoint:
+        assert self._producer is not None and self._store is not None
+        return Checkpoint(
+            self.partition, self._producer.new_batch, self._store, self.topology.tables, self._positions, before
+        )
+
+    def _seal(self, checkpoint: Checkpoint) -> None:
+        """Close the checkpoint's batches. The next one may begin then, behind the marker of this one's transaction."""
+        checkpoint.seal()
+        for topic in self.topology.tracked:
+            at = (topic, self.partition)
+            position = checkpoint.outputs[at].position if at in checkpoint.batches else None
+            if position is not None:
+                self._positions[topic] = position + 1
+
+    async def _commit(self, checkpoint: Checkpoint) -> None:
+        assert self._producer is not None and self._store is not None
+        batches = checkpoint.batches
+        offsets = {TopicPartition(topic, self.partition): offset for topic, offset in checkpoint.offsets.items()}
+        placed = await self._producer.commit(batches, offsets, self._engine.group)
+        self._check_positions(checkpoint, placed)
+        ends = {
+            table.changelog: placed[at][-1] + batches[at][-1].record_count()
+            for table in self.topology.tables
+            if (at := (table.changelog, self.partition)) in placed
+        }
+        self._store.write(checkpoint.writes, ends)
+        self.committed.update(checkpoint.offsets)
+
+    def _check_positions(self, checkpoint: Checkpoint, placed: dict[tuple[str, int], list[int]]) -> None:
+        """Make sure that the records stand where the tables say that they do."""
+        for at, offsets in placed.items():
+            start = checkpoint.outputs[at].start
+            if start is not None and offsets[0] != start:
+                # Somebody else wrote there. The changes are committed with wrong positions, which are hints for people
+                # and never decide anything; the next checkpoints must be right again.
+                raise KafkaError(f"{at[0]}-{at[1]}: expected offset {start}, got {offsets[0]}; who else writes there?")
+
+    # The end
+
+    async def close(self, timeout: float) -> None:
+        """End at the next boundary of a checkpoint, or after the timeout (seconds) in the middle of one."""
+        self._closing = True
+        for tp in self.sources:
+            if gate := self._engine.consumer.gates.get(tp):
+                gate.close()
+        self._wake.set()
+        if self._runner is not None:
+            await asyncio.wait({self._runner}, timeout=timeout if self.state is not State.OPENING else 0)
+            self._runner.cancel()
+            with contextlib.suppress(asyncio.CancelledError, Exception):
+                await self._runner
+        self._now(State.ENDED)
+
+    async def _release(self) -> None:
+        if self._committing is not None:
+            self._committing.cancel()
+            with contextlib.suppress(asyncio.CancelledError, Exception):
+                await self._committing
+            self._committing = None
+        for tp in self.sources:
+            if gate := self._engine.consumer.gates.get(tp):
+                gate.close()
+        self._queue.clear()
+        if self._processor is not None:
+            await self._processor.close(None)
+            self._processor = None
+        if self._producer is not None:
+            await self._producer.abandon()
+            self._producer = None
+        if self._store is not None:
+            self._store.close()
+            self._store = None

@@ -1,0 +1,85 @@
+"""What an app runs: its sources, its tables, and the processor that turns the one into changes of the other.
+
+A topology reads topics with the same partition count. For each partition number there is one task, which has a
+processor, a store and a transactional producer of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from walstream.engine.checkpoint import Checkpoint
+    from walstream.engine.fetch import Fetch
+
+
+@dataclass(frozen=True, slots=True)
+class TableSpec:
+    """A changelogged table, one part of it per partition.
+
+    Parameters
+    ----------
+    name
+        The name that people know it by, such as ``flights.dedup``.
+    changelog
+        The topic with every change, which the table can be rebuilt from.
+    segments
+        How many of the youngest segments are kept, for a table whose rows expire by segment; 0 for a table whose rows
+        are put and deleted one by one.
+    help
+        One sentence for ``faust tables``.
+    """
+
+    name: str
+    changelog: str
+    segments: int = 0
+    help: str = ""
+
+
+class Processor(Protocol):
+    """The work on one partition number. Its methods are never called at the same time."""
+
+    async def open(self, checkpoint: Checkpoint) -> None:
+        """Get ready: the tables are complete, nothing was read yet. What it writes is committed before the first fetch."""
+
+    async def process(self, fetch: Fetch, checkpoint: Checkpoint) -> None:
+        """Do the work of one fetch, and put everything that it causes inside Kafka into the checkpoint.
+
+        It returns when every record of the fetch is finished. It may be cancelled; the fetch then comes again.
+        """
+
+    def finish(self, checkpoint: Checkpoint) -> None:
+        """Nothing more comes into the checkpoint: write down what is kept once per checkpoint."""
+
+    async def close(self, checkpoint: Checkpoint | None) -> None:
+        """End. With a checkpoint the partition is left in order, and what is written into it is committed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Topology:
+    """A set of co-partitioned topics, the tables beside them, and the processor.
+
+    Parameters
+    ----------
+    name
+        Part of the transactional ids and of the data folder.
+    sources
+        The topics that are read.
+    partitions
+        The partition count that sources, changelogs and tracked outputs share.
+    tables
+        The changelogged tables.
+    processor
+        Makes the processor of one partition number.
+    tracked
+        Output topics to which this topology is the only writer, so that a record's position is known when it is made.
+    """
+
+    name: str
+    sources: tuple[str, ...]
+    partitions: int
+    tables: tuple[TableSpec, ...]
+    processor: Callable[[int], Processor]
+    tracked: tuple[str, ...] = ()

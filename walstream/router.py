@@ -1,0 +1,229 @@
+"""The router: ingress -> dedup -> log. It decides once what a record is, and when it takes effect.
+
+One worker serves any number of namespaces; each partition of each namespace is a task of its own.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+
+from walstream import deadletter, topics
+from walstream.config import load_namespaces
+from walstream.dedup import SEGMENTS, Verdict, decide, decode_row, encode_row, segment_of
+from walstream.effective_time import EffectiveTimes, check_ahead
+from walstream.engine.app import App, make_app
+from walstream.engine.checkpoint import Checkpoint
+from walstream.engine.fetch import Fetch, KafkaRecord
+from walstream.engine.topology import TableSpec, Topology
+from walstream.errors import ConfigurationError, RecordRefused
+from walstream.identity import identity
+from walstream.kafka import KafkaConnection
+from walstream.murmur2 import partition_for
+from walstream.mutation import TYPE as MUTATION_TYPE
+from walstream.mutation import KeyTemplate, key_mismatch, parse_mutation
+from walstream.namespace import Namespace
+from walstream.preflight import preflight
+from walstream.record import Message, Record, log_headers, parse
+from walstream.settings import Settings
+
+log = logging.getLogger(__name__)
+
+SAMPLE = 1_000  # records between two looks at a producer's partitioner
+EXPIRED = -1  # in place of a log position: the record had expired when it came
+
+
+class RouterProcessor:
+    """The router's work on one partition of one namespace.
+
+    Parameters
+    ----------
+    namespace, partition
+        What it serves.
+    rank
+        The region's rank, the last digit of every effective time.
+    """
+
+    def __init__(self, namespace: Namespace, partition: int, rank: int) -> None:
+        self._namespace, self._partition = namespace, partition
+        self._log = topics.log(namespace).name
+        self._dlq = topics.dlq(namespace).name
+        self._dedup, self._times_table = table_names(namespace)
+        self._targets = frozenset(namespace.targets)
+        self._template = KeyTemplate(namespace.key) if namespace.key is not None else None
+        self._limit = namespace.topics.max_record
+        self._window = namespace.dedup.window
+        self._times = EffectiveTimes(rank)
+        self._segment = 0
+        self._until_sample = 1
+        self._warned: set[str] = set()
+
+    async def open(self, checkpoint: Checkpoint) -> None:
+        self._times.restore(checkpoint.table(self._times_table).items())
+        self._segment = checkpoint.table(self._dedup).newest_segment()
+
+    async def process(self, fetch: Fetch, checkpoint: Checkpoint) -> None:
+        now = int(time.time() * 1000)
+        accepted: list[tuple[KafkaRecord, int, Record]] = []
+        identities: list[bytes] = []
+        for kafka_record in fetch:
+            try:
+                record, appended = self._accept(kafka_record, now)
+            except RecordRefused as refusal:
+                self._refuse(kafka_record, refusal, checkpoint, now)
+                continue
+            accepted.append((kafka_record, appended, record))
+            identities.append(identity(record.key, record.source, record.id))
+        if not accepted:
+            return
+
+        dedup = checkpoint.table(self._dedup)
+        output = checkpoint.output(self._log)
+        window, assign = self._window, self._times.assign
+        seen: dict[bytes, int] = {}  # of this fetch, which the table was not asked about
+        rows = dedup.get_many(identities)
+        for (kafka_record, appended, record), name, row in zip(accepted, identities, rows, strict=True):
+            position = kafka_record.offset
+            segment = segment_of(appended, window)
+            if segment > self._segment:
+                self._segment = segment
+            if name in seen:
+                continue
+            if row is not None and decide(decode_row(row), position) is Verdict.DUPLICATE:
+                continue
+            seen[name] = position
+            written = appended * 1000 if record.time is None else record.time
+            destination: int | None = EXPIRED
+            if record.expiry is None or record.expiry > appended * 1000:
+                headers = log_headers(
+                    record.headers, time_us=assign(written, position), position=position, timestamp_ms=record.timestamp
+                )
+                # Kafka's own key, which a partitionkey does not replace: what targets see is what was written.
+                destination = output.append(record.timestamp, kafka_record.key, record.value, headers)
+            assert destination is not None
+            dedup.put(name, encode_row(position, destination), appended, self._segment)
+
+    def finish(self, checkpoint: Checkpoint) -> None:
+        times = checkpoint.table(self._times_table)
+        now = int(time.time() * 1000)
+        row = self._times.take_row()
+        if row is not None:
+            times.put(*row, now)
+        for key in self._times.take_expired():
+            times.delete(key, now)
+
+    async def close(self, checkpoint: Checkpoint | None) -> None:
+        """Nothing: what the router knows is in its tables."""
+
+    def _accept(self, kafka_record: KafkaRecord, now: int) -> tuple[Record, int]:
+        """Read a record, and give with it when it came (ms)."""
+        key, value, headers = kafka_record.key, kafka_record.value, kafka_record.headers
+        if deadletter.size_of(key, value, headers) > self._limit:
+            raise RecordRefused("too-large", "")
+        record = parse(key, value, headers, kafka_record.timestamp)
+        # The broker's append time; an adopted topic may have the producers' times instead, which can be anything.
+        appended = kafka_record.timestamp if kafka_record.timestamp_type == 1 else min(kafka_record.timestamp, now)
+        if record.time is not None:
+            check_ahead(record.time, appended)
+        if record.action != "write" or record.delay is not None or record.deliver_at is not None:
+            raise RecordRefused("unsupported", "this release has no schedule: no delay, no deliver-at, no cancel")
+        if record.targets is not None and not record.targets <= self._targets:
+            unknown = ", ".join(sorted(record.targets - self._targets))
+            raise RecordRefused("unknown-target", f"the namespace {self._namespace.name} has no target {unknown}")
+        if self._template is not None and record.type == MUTATION_TYPE:
+            mismatch = key_mismatch(self._template, parse_mutation(record.payload or b""), record.key)
+            if mismatch is not None:
+                raise RecordRefused("key-mismatch", mismatch)
+        self._until_sample -= 1
+        if self._until_sample <= 0 and record.key is not None:
+            self._sample(record)
+        return record, appended
+
+    def _sample(self, record: Record) -> None:
+        self._until_sample = SAMPLE
+        assert record.key is not None
+        expected = partition_for(record.key, self._namespace.topics.partitions)
+        if expected != self._partition and record.source not in self._warned and len(self._warned) < 100:
+            self._warned.add(record.source)
+            log.warning(
+                "%s: the producer %r put the key %r into partition %d; by murmur2 it belongs into %d. Keys that go two "
+                "ways lose their order and their dedup. librdkafka needs partitioner=murmur2_random",
+                self._namespace.name, record.source, record.key, self._partition, expected,
+            )  # fmt: skip
+
+    def _refuse(self, record: KafkaRecord, refusal: RecordRefused, checkpoint: Checkpoint, now: int) -> None:
+        message: Message
+        if refusal.code == "too-large":
+            message = deadletter.oversized(
+                record.key, record.value, record.headers,
+                limit=self._limit, position=record.offset, timestamp=record.timestamp, now=now,
+            )  # fmt: skip
+        else:
+            message = deadletter.refused(
+                record.key, record.value, record.headers, code=refusal.code, reason=refusal.reason,
+                position=record.offset, timestamp=record.timestamp, now=now,
+            )  # fmt: skip
+        checkpoint.output(self._dlq).append(record.timestamp, message.key, message.value, message.headers)
+
+
+def table_names(namespace: Namespace) -> tuple[str, str]:
+    """The names of the router's tables for a namespace: dedup and times."""
+    return f"{namespace.name}.dedup", f"{namespace.name}.times"
+
+
+def topology(namespace: Namespace, rank: int = 0) -> Topology:
+    """What the router does for a namespace."""
+    dedup, times = table_names(namespace)
+    changelogs = topics.router_changelogs(namespace)
+    return Topology(
+        name=f"router.{namespace.name}",
+        sources=(topics.ingress(namespace).name,),
+        partitions=namespace.topics.partitions,
+        tables=(
+            TableSpec(
+                dedup, changelogs["dedup"].name, segments=SEGMENTS,
+                help="identity -> where it first stood in the ingress, and where in the log",
+            ),
+            TableSpec(times, changelogs["times"].name, help="the effective times that were given last"),
+        ),
+        processor=lambda partition: RouterProcessor(namespace, partition, rank),
+        tracked=(topics.log(namespace).name,),
+    )  # fmt: skip
+
+
+def served(settings: Settings) -> Mapping[str, Namespace]:
+    """The namespaces that a router serves: those of `WALSTREAM_NAMESPACES`, or all.
+
+    Raises
+    ------
+    ConfigurationError
+        There is none, or one that was named does not exist.
+    """
+    namespaces = load_namespaces(settings.config)
+    if settings.namespaces:
+        if missing := sorted(set(settings.namespaces) - set(namespaces)):
+            raise ConfigurationError(
+                f"WALSTREAM_NAMESPACES names {', '.join(missing)}, and {settings.config} has no such namespace",
+                remedy=f"name some of: {', '.join(sorted(namespaces))}",
+            )
+        namespaces = {name: namespaces[name] for name in settings.namespaces}
+    if not namespaces:
+        raise ConfigurationError(f"{settings.config} has no namespace", remedy="make one with: walstream init NAME")
+    return namespaces
+
+
+def make_router(settings: Settings) -> App:
+    """The Faust app of a router."""
+    namespaces = served(settings)
+    connection = KafkaConnection.from_settings(settings)
+    return make_app(
+        topics.router_app_id(settings.shard),
+        [topology(namespace, settings.region_rank) for namespace in namespaces.values()],
+        brokers=connection.brokers,
+        connection=connection.aiokafka(),
+        datadir=settings.datadir,
+        preflight=preflight(
+            connection, [topic for namespace in namespaces.values() for topic in topics.router_topics(namespace)]
+        ),
+    )

@@ -1,0 +1,22 @@
+"""Makes a worker's app from the environment, for the modules that the ``faust`` command is pointed at."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable
+
+from walstream.engine.app import App
+from walstream.errors import WalstreamError
+from walstream.settings import Settings
+
+
+def load(make: Callable[[Settings], App]) -> App:
+    """Make the app, or end with a message and no traceback where the configuration is wrong."""
+    try:
+        app = make(Settings.load())
+    except WalstreamError as exc:
+        print(f"walstream: {exc}", file=sys.stderr)
+        raise SystemExit(1) from None
+    logging.getLogger("aiokafka").setLevel(logging.WARNING)
+    return app
