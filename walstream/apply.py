@@ -178,7 +178,10 @@ def _topic_change(topic: Topic, differences: Sequence[Difference], brokers: int)
     }
     refused = [difference for difference in differences if not difference.fixable]
     if refused:
-        detail = "\n".join(line.strip() for line in explain(refused))
+        has = ", ".join(f"{difference.setting} {difference.found}" for difference in refused)
+        needs = ", ".join(f"{difference.setting} {difference.wanted}" for difference in refused)
+        said = "it does not exist" if refused[0].setting == "missing" else f"it has {has}, and needs {needs}"
+        detail = "\n".join([said, *dict.fromkeys(f"remedy: {difference.remedy}" for difference in refused)])
         return Change(Action.REFUSE, "topic", topic.name, detail, settings)
     if not differences:
         return Change(Action.NONE, "topic", topic.name, "adopted" if topic.adopted else "", settings)

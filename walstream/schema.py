@@ -7,7 +7,14 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from walstream.connections import CONNECTIONS
-from walstream.namespace import Namespace
+from walstream.namespace import (
+    DedupOptions,
+    LimitOptions,
+    Namespace,
+    RetryOptions,
+    ScheduleOptions,
+    TopicOptions,
+)
 from walstream.sinks.registry import sink_class, sink_names
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -23,6 +30,10 @@ def namespace_schema() -> dict[str, Any]:
     """
     schema = Namespace.model_json_schema(by_alias=True)
     definitions = schema["$defs"]
+    for model in (TopicOptions, DedupOptions, ScheduleOptions, RetryOptions, LimitOptions):
+        # Pydantic shows defaults as the numbers that they are in memory; the file has them as text.
+        for name, default in model().model_dump(mode="json").items():
+            definitions[model.__name__]["properties"][name]["default"] = default
     target = definitions["Target"]
     target["properties"]["sink"] = {"enum": sink_names()}
     target["allOf"] = []

@@ -256,8 +256,8 @@ def _differences(topic: Topic, found: Described | None) -> list[Difference]:
         if setting == "cleanup.policy" and "compact" in actual:
             fixable = False
             remedy = (
-                f"records may be gone already; look whether any are missed, then: kafka-configs.sh --alter "
-                f"--topic {topic.name} --add-config cleanup.policy={wanted}"
+                f"records may be gone already; see whether any are missed, then alter it: kafka-configs.sh --alter "
+                f"--entity-type topics --entity-name {topic.name} --add-config cleanup.policy={wanted}"
             )
         differences.append(Difference(topic.name, setting, wanted, actual or "unset", fixable, remedy))
     return differences
@@ -298,8 +298,8 @@ def _shape(topic: Topic, found: Described) -> list[Difference]:
         else:
             remedy = (
                 f"write partitions: {found.partitions}, as it was; the count is fixed for life, since keys would "
-                f"change their partition and lose their order. Growing is a new namespace. If nothing was written to "
-                f"{topic.name}, such as one that a client made by accident, delete it and apply again"
+                f"change their partition and lose their order. Growing is a new namespace. A topic that a client made "
+                f"by accident, and to which nothing was written, can be deleted"
             )
         differences.append(
             Difference(

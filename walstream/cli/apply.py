@@ -86,7 +86,12 @@ _STYLES = {Action.CREATE: "green", Action.ALTER: "yellow", Action.REFUSE: "red"}
 
 def _show(changes: Sequence[Change], *, dry_run: bool, refused: bool) -> None:
     rows = [
-        (f"[{_STYLES[change.action]}]{change.action.value}[/]", change.kind, change.name, change.detail)
+        (
+            f"[{_STYLES[change.action]}]{change.action.value}[/]",
+            change.kind,
+            change.name,
+            change.detail.partition("\nremedy: ")[0],
+        )
         for change in changes
         if change.action is not Action.NONE and not (refused and change.action is not Action.REFUSE)
     ]
@@ -94,6 +99,10 @@ def _show(changes: Sequence[Change], *, dry_run: bool, refused: bool) -> None:
         print_table(("", "kind", "name", "what"), rows)
     counts = Counter(change.action for change in changes)
     if refused:
+        # Many topics may have one remedy.
+        remedies = [remedy for change in changes for remedy in change.detail.split("\nremedy: ")[1:]]
+        for remedy in dict.fromkeys(remedies):
+            click.echo(f"remedy: {remedy}")
         say(f"Nothing was done: {counts[Action.REFUSE]} of {len(changes)} are refused.")
     elif not rows:
         say(f"Nothing to do: all {len(changes)} are as they must be.")
