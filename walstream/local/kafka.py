@@ -14,6 +14,30 @@ VERSION = "4.1.0"
 CLUSTER_ID = "d2Fsc3RyZWFtLWxvY2FsMQ"
 SCRAM = ("SCRAM-SHA-256", "SCRAM-SHA-512")
 
+# What suits a node that is alone.
+SINGLE_NODE = {
+    "node.id": "1",
+    "process.roles": "broker,controller",
+    "controller.listener.names": "CONTROLLER",
+    "inter.broker.listener.name": "PLAINTEXT",
+    # Every internal topic is single, and small, which makes a start and a rebalance quick.
+    "offsets.topic.replication.factor": "1",
+    "offsets.topic.num.partitions": "8",
+    "transaction.state.log.replication.factor": "1",
+    "transaction.state.log.min.isr": "1",
+    "transaction.state.log.num.partitions": "8",
+    "share.coordinator.state.topic.replication.factor": "1",
+    "share.coordinator.state.topic.min.isr": "1",
+    "group.initial.rebalance.delay.ms": "0",
+    # Kafka's own lowest session timeout, 6 s, is long for who watches a worker die.
+    "group.min.session.timeout.ms": "1000",
+    # A node that was killed may not register again before its former self is given up; the usual 9 s are for networks.
+    "broker.session.timeout.ms": "2000",
+    "broker.heartbeat.interval.ms": "500",
+    # Topics are made by `walstream apply`, exactly; one made by accident hides a mistake.
+    "auto.create.topics.enable": "false",
+}
+
 LOGGING = """\
 status = error
 appender.out.type = Console
@@ -141,34 +165,14 @@ class Kafka:
         if options.advertised:
             advertised["PROXIED"] = options.advertised
         properties = {
-            "node.id": "1",
-            "process.roles": "broker,controller",
+            **SINGLE_NODE,
             "log.dirs": str(folder / "data"),
             "listeners": ",".join(f"{name}://127.0.0.1:{ports[name]}" for name in self.ports),
             "advertised.listeners": ",".join(f"{name}://127.0.0.1:{port}" for name, port in advertised.items()),
             "listener.security.protocol.map": ",".join(
                 f"{name}:{'PLAINTEXT' if name in ('CONTROLLER', 'PROXIED') else name}" for name in self.ports
             ),
-            "inter.broker.listener.name": "PLAINTEXT",
-            "controller.listener.names": "CONTROLLER",
             "controller.quorum.voters": f"1@127.0.0.1:{ports['CONTROLLER']}",
-            # One node: every internal topic is single, and small, which makes a start and a rebalance quick.
-            "offsets.topic.replication.factor": "1",
-            "offsets.topic.num.partitions": "8",
-            "transaction.state.log.replication.factor": "1",
-            "transaction.state.log.min.isr": "1",
-            "transaction.state.log.num.partitions": "8",
-            "share.coordinator.state.topic.replication.factor": "1",
-            "share.coordinator.state.topic.min.isr": "1",
-            "group.initial.rebalance.delay.ms": "0",
-            # Kafka's own lowest session timeout, 6 s, is long for who watches a worker die.
-            "group.min.session.timeout.ms": "1000",
-            # A node that was killed may not register again before its former self is given up; the usual 9 s are for
-            # networks.
-            "broker.session.timeout.ms": "2000",
-            "broker.heartbeat.interval.ms": "500",
-            # Topics are made by `walstream apply`, exactly; one made by accident hides a mistake.
-            "auto.create.topics.enable": "false",
         }
         if options.certificates:
             properties |= {

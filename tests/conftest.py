@@ -1,0 +1,137 @@
+"""What all tests share: one Kafka and one Cassandra for the session, and names of their own on them.
+
+A test that stops or kills a server makes one of its own with `make_kafka` or `make_cassandra`.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, closing
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from confluent_kafka.admin import AdminClient
+
+    from walstream.testing.servers import Address, Server
+
+MakeServer = Callable[..., "Server"]
+MakeTopic = Callable[..., str]
+
+
+@pytest.fixture(scope="session")
+def _starting(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, Future[Address]]]:
+    """The session's servers. All that the chosen tests need are started at once, when the first is asked for."""
+    from walstream.testing.servers import Name, given, start_server
+
+    needed: dict[Name, str] = {"kafka": "brokers", "cassandra": "cassandra"}
+    with ExitStack() as stack, ThreadPoolExecutor(len(needed)) as pool:
+
+        def start(name: Name) -> Address:
+            if address := given(name):
+                return address
+            return stack.enter_context(closing(start_server(name, tmp_path_factory.mktemp(name)))).address
+
+        used = {fixture for item in request.session.items for fixture in getattr(item, "fixturenames", ())}
+        yield {name: pool.submit(start, name) for name, fixture in needed.items() if fixture in used}
+
+
+@pytest.fixture(scope="session")
+def brokers(_starting: dict[str, Future[Address]]) -> Address:
+    """The session's Kafka: ``host:port``."""
+    return _starting["kafka"].result()
+
+
+@pytest.fixture(scope="session")
+def cassandra(_starting: dict[str, Future[Address]]) -> Address:
+    """The session's Cassandra: ``host:port``, with `host`, `port` and `contact_points`."""
+    return _starting["cassandra"].result()
+
+
+@pytest.fixture(scope="session")
+def admin(brokers: Address) -> AdminClient:
+    """An admin client of the session's Kafka."""
+    from confluent_kafka.admin import AdminClient
+
+    return AdminClient({"bootstrap.servers": brokers})
+
+
+@pytest.fixture(scope="session")
+def cassandra_session(cassandra: Address) -> Iterator[Any]:
+    """A session of the driver with the session's Cassandra."""
+    from cassandra.cluster import EXEC_PROFILE_DEFAULT, Cluster, ExecutionProfile
+    from cassandra.policies import RoundRobinPolicy
+
+    profiles = {EXEC_PROFILE_DEFAULT: ExecutionProfile(RoundRobinPolicy(), request_timeout=30)}
+    cluster = Cluster(cassandra.contact_points, port=cassandra.port, protocol_version=5, execution_profiles=profiles)
+    try:
+        yield cluster.connect()
+    finally:
+        cluster.shutdown()
+
+
+@pytest.fixture
+def prefix() -> str:
+    """A start of names that no other test has, also good for a namespace: letters and digits."""
+    return f"t{uuid.uuid4().hex[:10]}"
+
+
+@pytest.fixture
+def make_topic(admin: AdminClient, prefix: str) -> Iterator[MakeTopic]:
+    """Make topics ``<prefix>.<name>``, which are deleted after the test."""
+    from confluent_kafka.admin import NewTopic
+
+    made: list[str] = []
+
+    def make(name: str = "topic", partitions: int = 1, **config: str) -> str:
+        topic = f"{prefix}.{name}"
+        settings = {key.replace("_", "."): value for key, value in config.items()}
+        new = NewTopic(topic, num_partitions=partitions, replication_factor=1, config=settings)
+        admin.create_topics([new])[topic].result(timeout=30)
+        made.append(topic)
+        return topic
+
+    yield make
+    for deleted in (admin.delete_topics(made) if made else {}).values():
+        deleted.result(timeout=30)
+
+
+@pytest.fixture
+def keyspace(cassandra_session: Any, prefix: str) -> Iterator[str]:
+    """A keyspace of the test's own, dropped after it."""
+    replication = "{'class': 'SimpleStrategy', 'replication_factor': 1}"
+    cassandra_session.execute(f"CREATE KEYSPACE {prefix} WITH replication = {replication} AND durable_writes = true")
+    yield prefix
+    cassandra_session.execute(f"DROP KEYSPACE IF EXISTS {prefix}")
+
+
+@pytest.fixture(scope="module")
+def make_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MakeServer]:
+    """Make a Kafka of one's own that may be stopped, killed and started; ended after the module."""
+    from walstream.testing.servers import start_server
+
+    with ExitStack() as stack:
+
+        def make(advertised: int | None = None) -> Server:
+            server = start_server("kafka", tmp_path_factory.mktemp("kafka"), advertised=advertised)
+            return stack.enter_context(closing(server))
+
+        yield make
+
+
+@pytest.fixture(scope="module")
+def make_cassandra(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MakeServer]:
+    """Make a Cassandra of one's own that may be stopped, killed and started; ended after the module."""
+    from walstream.testing.servers import start_server
+
+    with ExitStack() as stack:
+
+        def make() -> Server:
+            return stack.enter_context(closing(start_server("cassandra", tmp_path_factory.mktemp("cassandra"))))
+
+        yield make
