@@ -1,0 +1,108 @@
+"""``walstream demo``: the main job on real servers and real data."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from walstream.cli.output import json_option, print_json, say
+from walstream.errors import MissingExtra
+
+if TYPE_CHECKING:
+    from walstream.demo.scenario import Demo
+
+
+@click.command()
+@click.option("--month", default=1, show_default=True, type=click.IntRange(1, 12), help="Which month of 2013.")
+@click.option("--keep", is_flag=True, help="Leave servers and workers running, and say what to try next.")
+@click.option("--stop", is_flag=True, help="Stop what --keep left running, and do nothing else.")
+@click.option(
+    "--folder",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path(".walstream/demo"),
+    show_default=True,
+    help="Where everything is kept; the next demo begins it anew.",
+)
+@json_option
+def demo(month: int, keep: bool, stop: bool, folder: Path, as_json: bool) -> None:
+    """Run the main job on real Kafka, real Cassandra and real flights.
+
+    A month of flights that left New York in 2013, each a row that changes as the day goes on, is written as mutations
+    in the order of time, some of them twice. Workers are killed on the way, on purpose. Then every row in Cassandra
+    and every record in the copy topic is compared with what the data says; the exit status is 0 only if all is equal.
+
+    \b
+    Examples:
+      walstream demo
+      walstream demo --month 7 --keep
+      walstream demo --stop
+    """
+    try:
+        from walstream.demo.scenario import Demo
+        from walstream.demo.scenario import stop as stop_kept
+    except MissingExtra:
+        raise MissingExtra("The demo", "demo") from None
+    if stop:
+        stopped = stop_kept(folder)
+        if as_json:
+            print_json({"stopped": stopped})
+        else:
+            say("Stopped." if stopped else f"No demo runs in {folder}.")
+        return
+    from rich.console import Console
+
+    from walstream.demo.screen import Screen
+
+    signal.signal(signal.SIGTERM, _interrupt)
+    screen = Screen(Console(stderr=as_json, highlight=False, soft_wrap=True))
+    show = Demo(folder, month=month, keep=keep, audience=screen)
+    result = show.run()
+    if as_json:
+        print_json(result.as_dict() | ({"settings": show.settings} if keep else {}))
+    else:
+        screen.result(result)
+        if keep:
+            click.echo(next_steps(show))
+    if not result.ok:
+        sys.exit(1)
+
+
+def next_steps(show: Demo) -> str:
+    """What a person may try with what was left running."""
+    assert show.workers is not None
+    folder = show.folder
+    key = show.a_flight
+    settings = "\n".join(f"  export {name}={value}" for name, value in show.settings.items())
+    cql = f"walstream local cql --folder {folder}/local \"SELECT * FROM flights.flights WHERE flight = '{key}'\""
+    return f"""
+Everything still runs. What to try:
+
+{settings}
+  walstream status
+  {cql}
+
+Write with the client, and look again:
+  walstream write flights --row flight={key} --set status=diverted --set dest=ORD
+
+Write from anywhere, with kcat (the id makes a repetition harmless):
+  echo '{{"op":"put","key":{{"flight":"{key}"}},"set":{{"status":"gone"}}}}' | kcat -P -b {show.servers.brokers} \\
+    -t flights.ingress -k {key} -X partitioner=murmur2_random -H ce_specversion=1.0 -H ce_id=try-1 \\
+    -H ce_source=kcat -H ce_type=walstream.mutation -H content-type=application/json
+
+Look into the router's tables, beside the running router:
+  WALSTREAM_DATADIR={folder}/data/router faust -A topologies.router tables
+  WALSTREAM_DATADIR={folder}/data/router faust -A topologies.router table flights.dedup count
+
+Kill a worker and watch it come back:
+  kill -9 {show.workers.pids["flights.base"]}; tail -f {show.folder}/run.log
+
+Stop everything:
+  walstream demo --stop --folder {folder}"""
+
+
+def _interrupt(number: int, frame: Any) -> None:
+    raise KeyboardInterrupt

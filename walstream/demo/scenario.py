@@ -1,0 +1,415 @@
+"""What the demo does, from the start of the servers to the comparison of every row."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import importlib.resources
+import random
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from walstream.apply import apply
+from walstream.changes import Action
+from walstream.client import Client, Durable, Write
+from walstream.config import load_connections, load_namespaces
+from walstream.demo.check import Findings, Record, compare_records, compare_rows
+from walstream.demo.flights import Flights, Step
+from walstream.demo.watch import Watch
+from walstream.demo.workers import Workers, stop_kept
+from walstream.errors import ConfigurationError, WalstreamError
+from walstream.kafka import KafkaConnection
+from walstream.local import Servers
+from walstream.mutation import put
+
+SOURCE = "walstream/demo"
+COPY_TOPIC = "flights-copy"
+
+RATE = 5_000  # writes a second; what two cores carry beside a Kafka and a Cassandra
+CHUNK = 0.04  # seconds of writes that go out together
+AGAIN = 0.03  # share of the writes that are repeated, with the same id
+AGAIN_WITHIN = 4_000  # writes later, at most: so some repeat what has been overtaken by the flight's next step
+SEED = 2013
+KILLS = ((0.4, "router"), (0.7, "flights.base"))  # how much is written when a worker is killed, and which
+
+START_SECONDS = 60.0  # until the workers are members of their groups
+STILL_SECONDS = 30.0  # without any progress: then what is missing will not come
+ANSWER_SECONDS = 60.0  # until each write must be durable
+
+_OWN = ("config", "data", "local", "run.log", "run.err")  # what a demo leaves in its folder
+_MARKER = "demo.lock"
+
+
+class Audience(Protocol):
+    """Who is shown the demo."""
+
+    def stage(self, words: str) -> None:
+        """A new part begins."""
+
+    def event(self, words: str) -> None:
+        """Something happened."""
+
+    def console(self) -> Any:
+        """The rich console for progress bars, or None."""
+
+    def watching(self, watch: Watch, written: Written) -> contextlib.AbstractContextManager[None]:
+        """Show how it goes, for the length of a with statement."""
+
+
+@dataclass
+class Written:
+    """How far the writing is.
+
+    Parameters
+    ----------
+    total
+        Writes to be made, the repeated ones included.
+    done
+        Writes that were acknowledged.
+    again
+        How many of these repeated an earlier one, on purpose.
+    retried
+        How many more were repeated because it was not known whether they are durable.
+    seconds
+        How long it took so far.
+    """
+
+    total: int = 0
+    done: int = 0
+    again: int = 0
+    retried: int = 0
+    seconds: float = 0.0
+
+
+@dataclass
+class Result:
+    """What the demo found."""
+
+    month: int
+    flights: int = 0
+    mutations: int = 0
+    written: int = 0
+    written_again: int = 0
+    retried: int = 0
+    in_log: int = 0
+    dropped: int = 0
+    killed: list[str] = field(default_factory=list)
+    rows: Findings = field(default_factory=Findings)
+    copies: Findings = field(default_factory=Findings)
+    dead: dict[str, int] = field(default_factory=dict)
+    latency_ms: dict[str, dict[str, float | int]] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def problems(self) -> list[str]:
+        """What is wrong, in words; nothing if all is right."""
+        found = [f"row {problem}" for problem in self.rows.problems] + self.copies.problems
+        found += [f"{topic} holds {count} records" for topic, count in self.dead.items()]
+        if self.in_log != self.mutations:
+            found.append(f"the log has {self.in_log} records of {self.mutations} mutations")
+        # Of what was retried, the first one may be there or not.
+        if not self.written_again <= self.dropped <= self.written_again + self.retried:
+            found.append(f"{self.dropped} records were dropped as duplicates, and {self.written_again} written again")
+        return found
+
+    @property
+    def ok(self) -> bool:
+        """Whether every row and every copy is what it must be."""
+        return self.rows.ok and self.copies.ok and not self.problems
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {"ok": self.ok, **asdict(self), "problems": self.problems}
+
+
+class Demo:
+    """The demo in a folder.
+
+    Parameters
+    ----------
+    folder
+        Where everything is kept; made if it does not exist.
+    month
+        Which month of 2013.
+    keep
+        Whether servers and workers go on afterwards.
+    audience
+        Who is shown what happens.
+    """
+
+    def __init__(self, folder: Path, *, month: int, keep: bool, audience: Audience) -> None:
+        self.folder = folder.absolute()
+        self._keep, self._audience = keep, audience
+        self.result = Result(month)
+        self.servers = Servers(self.folder / "local")
+        self.settings: dict[str, str] = {}
+        self.workers: Workers | None = None
+        self.a_flight = ""
+
+    def run(self) -> Result:
+        """Do it all.
+
+        Raises
+        ------
+        WalstreamError
+            It could not be done to its end.
+        """
+        begin = time.monotonic()
+        with own_folder(self.folder), contextlib.ExitStack() as stack:
+            stack.callback(self._clean_up)
+            clear(self.folder)
+            with ThreadPoolExecutor(1) as pool, self._timed("start"):
+                reading = pool.submit(_read, self.result.month)
+                kafka, namespace = self._start()
+                flights, steps = reading.result()
+            self.result.flights, self.result.mutations = len(flights), len(steps)
+            self.a_flight = steps[0].flight
+            with session(self.folder / "config") as cassandra:
+                watch = Watch(kafka, namespace, COPY_TOPIC, status_reader(cassandra))
+                self._write_and_wait(watch, kafka, steps)
+                with self._timed("check"):
+                    self._check(cassandra, watch, flights, steps)
+            self.result.seconds["all"] = round(time.monotonic() - begin, 1)
+            if self._keep:
+                stack.pop_all()
+        return self.result
+
+    def _start(self) -> tuple[KafkaConnection, Any]:
+        self._audience.stage("Starting Kafka and Cassandra")
+        self.servers.up(detach=self._keep, console=self._audience.console())
+        config = self.folder / "config"
+        write_config(config, self.servers.cassandra)
+        self.settings = {
+            "WALSTREAM_BROKERS": self.servers.brokers,
+            "WALSTREAM_CONFIG": str(config),
+            "WALSTREAM_DATADIR": str(self.folder / "data"),
+        }
+        self._audience.event(f"Kafka answers at {self.servers.brokers}, Cassandra at {self.servers.cassandra}")
+        kafka = KafkaConnection(brokers=(self.servers.brokers,))
+        namespaces = load_namespaces(config)
+        changes = apply(namespaces.values(), load_connections(config), kafka)
+        refused = [
+            f"{change.kind} {change.name}: {change.detail}" for change in changes if change.action is Action.REFUSE
+        ]
+        if refused:
+            raise WalstreamError("walstream apply refuses:\n  " + "\n  ".join(refused))
+        made = sum(change.action is Action.CREATE for change in changes)
+        self._audience.event(f"walstream apply made {made} topics, offsets, keyspaces and tables")
+        self.workers = Workers(self.folder, self.settings, detach=self._keep)
+        return kafka, namespaces["flights"]
+
+    def _write_and_wait(self, watch: Watch, kafka: KafkaConnection, steps: Sequence[Step]) -> None:
+        writes = repeated(steps)
+        written = Written(total=len(writes))
+        with watch.looking():
+            self._audience.stage("Starting the router and the targets")
+            with self._timed("workers"):
+                self._await_workers(watch)
+            self._audience.stage(f"Writing {self.result.flights:,} flights as {len(steps):,} mutations")
+            with self._audience.watching(watch, written):
+                with self._timed("write"):
+                    self._write(watch, kafka, writes, written)
+                self._audience.stage("Waiting until every target has everything")
+                with self._timed("drain"):
+                    self._drain(watch, len(steps))
+        result = self.result
+        result.written, result.written_again, result.retried = written.done, written.again, written.retried
+
+    def _await_workers(self, watch: Watch) -> None:
+        deadline = time.monotonic() + START_SECONDS
+        while not watch.everybody_works():
+            self._look(watch)
+            if time.monotonic() > deadline:
+                raise WalstreamError(f"the workers did not join their groups in {START_SECONDS:g} s")
+            time.sleep(0.2)
+
+    def _write(self, watch: Watch, kafka: KafkaConnection, writes: Sequence[Step], written: Written) -> None:
+        kills = [(int(share * len(writes)), name) for share, name in KILLS]
+        size = int(RATE * CHUNK)
+        seen: set[str] = set()
+        begin = time.monotonic()
+        with Client(connection=kafka, config=self.folder / "config", source=SOURCE) as client:
+            for first in range(0, len(writes), size):
+                chunk = writes[first : first + size]
+                handed_over = time.monotonic()
+                written.retried += _write_all(client, chunk)
+                watch.latest = (chunk[-1], handed_over)
+                written.done += len(chunk)
+                written.again += sum(step.id in seen for step in chunk)
+                seen.update(step.id for step in chunk)
+                written.seconds = time.monotonic() - begin
+                self._look(watch)
+                while kills and written.done >= kills[0][0]:
+                    self._kill(kills.pop(0)[1])
+                time.sleep(max(0.0, begin + (first + size) / RATE - time.monotonic()))
+
+    def _kill(self, name: str) -> None:
+        assert self.workers is not None
+        if name in self.workers.pids:
+            pid = self.workers.kill(name)
+            self.result.killed.append(name)
+            self._audience.event(f"killed {name} (process {pid}) with SIGKILL, on purpose, while it works")
+
+    def _drain(self, watch: Watch, mutations: int) -> None:
+        last: tuple[int, ...] = ()
+        changed = time.monotonic()
+        while True:
+            self._look(watch)
+            place = (watch.log.done, watch.base.done, watch.copy.done)
+            if min(place) >= mutations and watch.log.lag == watch.base.lag == watch.copy.lag == 0:
+                return
+            if place != last:
+                last, changed = place, time.monotonic()
+            elif time.monotonic() - changed > STILL_SECONDS:
+                self._audience.event(f"nothing has come for {STILL_SECONDS:g} s; what is missing will not come")
+                return
+            time.sleep(0.05)
+
+    def _look(self, watch: Watch) -> None:
+        assert self.workers is not None
+        watch.check()
+        for happened in self.workers.news():
+            self._audience.event(happened.words)
+
+    def _check(self, cassandra: Any, watch: Watch, flights: Flights, steps: Sequence[Step]) -> None:
+        self._audience.stage("Comparing every row and every copy")
+        result = self.result
+        result.in_log = watch.log.done
+        result.dropped = watch.written_to_ingress() - watch.log.done
+        result.dead = watch.dead()
+        result.latency_ms = {stage.name: stage.latencies.summary() for stage in (watch.log, watch.base, watch.copy)}
+        result.copies = compare_records([record_of(step) for step in steps], watch.copies)
+        rows = cassandra.execute(f"SELECT {', '.join(flights.columns())} FROM flights.flights")
+        result.rows = compare_rows(flights.rows(), (row._asdict() for row in rows), "flight")
+
+    def _clean_up(self) -> None:
+        if self.workers is not None:
+            self._audience.stage("Stopping")
+            self.workers.stop()
+        self.servers.down()
+
+    @contextlib.contextmanager
+    def _timed(self, name: str) -> Iterator[None]:
+        begin = time.monotonic()
+        yield
+        self.result.seconds[name] = round(time.monotonic() - begin, 1)
+
+
+def repeated(steps: Sequence[Step]) -> list[Step]:
+    """The steps in order, some of them once more a little later, as a producer does that got no answer."""
+    chance = random.Random(SEED)
+    places: list[tuple[float, Step]] = [(place, step) for place, step in enumerate(steps)]
+    places += [
+        (place + chance.uniform(0.5, AGAIN_WITHIN), step) for place, step in enumerate(steps) if chance.random() < AGAIN
+    ]
+    places.sort(key=lambda at: at[0])
+    return [step for _, step in places]
+
+
+def write_of(step: Step) -> Write:
+    """A step as it is handed to the client."""
+    return Write(put(key={"flight": step.flight}, set=step.columns), id=step.id, time=step.time)
+
+
+def record_of(step: Step) -> Record:
+    """A step as it must stand in a topic."""
+    mutation = put(key={"flight": step.flight}, set=step.columns)
+    return Record(step.flight.encode(), step.id.encode(), mutation.to_bytes())
+
+
+def _write_all(client: Client, steps: Sequence[Step]) -> int:
+    """Write, and write again with the same ids what is not known to be durable; give how many that were."""
+    deadline = time.monotonic() + ANSWER_SECONDS
+    waiting, retried = list(steps), 0
+    while True:
+        receipts = client.write_many("flights", map(write_of, waiting))
+        if time.monotonic() > deadline:
+            for receipt in receipts:
+                receipt.raise_for_durability()
+        waiting = [step for step, receipt in zip(waiting, receipts, strict=True) if receipt.durable is not Durable.TRUE]
+        if not waiting:
+            return retried
+        retried += len(waiting)
+
+
+def _read(month: int) -> tuple[Flights, list[Step]]:
+    flights = Flights.load(month)
+    return flights, flights.steps()
+
+
+def write_config(folder: Path, cassandra: str) -> None:
+    """Write the namespace's file and ``connections.yaml``."""
+    folder.mkdir(parents=True)
+    namespace = importlib.resources.files("walstream.demo").joinpath("flights.yaml").read_text()
+    (folder / "flights.yaml").write_text(namespace)
+    (folder / "connections.yaml").write_text(f"main:\n  sink: cassandra\n  hosts: ['{cassandra}']\n")
+
+
+@contextlib.contextmanager
+def session(config: Path) -> Iterator[Any]:
+    """A session of Cassandra's driver, as the configuration says."""
+    from walstream.sinks.cassandra.session import connect, disconnect
+
+    connected = connect(load_connections(config)["main"], "LOCAL_QUORUM")  # type: ignore[arg-type]
+    try:
+        yield connected
+    finally:
+        disconnect(connected)
+
+
+def status_reader(cassandra: Any) -> Any:
+    """A function that gives a flight's status in the table, or None."""
+    statement = cassandra.prepare("SELECT status FROM flights.flights WHERE flight = ?")
+
+    def read(flight: str) -> str | None:
+        row = cassandra.execute(statement, (flight,)).one()
+        return None if row is None else row.status
+
+    return read
+
+
+@contextlib.contextmanager
+def own_folder(folder: Path) -> Iterator[None]:
+    """Hold a folder that is a demo's, or new.
+
+    Raises
+    ------
+    ConfigurationError
+        It holds something else, which must not be removed.
+    WalstreamError
+        A demo works in it.
+    """
+    marker = folder / _MARKER
+    if folder.exists() and not marker.exists() and any(folder.iterdir()):
+        raise ConfigurationError(
+            f"{folder} holds something that is not a demo's", remedy="give --folder a new or an empty folder"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    with marker.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise WalstreamError(f"a demo is running in {folder}") from None
+        yield
+
+
+def stop(folder: Path) -> bool:
+    """Stop what a demo left running in a folder, and tell whether there was anything."""
+    workers = stop_kept(folder / "data")
+    return bool(Servers(folder / "local").down()) or workers
+
+
+def clear(folder: Path) -> None:
+    """Stop and remove what an earlier demo left in its folder."""
+    stop(folder)
+    for name in _OWN:
+        path = folder / name
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)

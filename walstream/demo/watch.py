@@ -1,0 +1,248 @@
+"""An onlooker: what has arrived where, how far behind everybody is, and how long it took, seen from outside.
+
+It asks no worker. It reads the log and the copies as they grow, the groups' committed offsets, and rows of the table.
+"""
+
+from __future__ import annotations
+
+import bisect
+import threading
+import time
+from array import array
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
+
+from walstream import topics
+from walstream.admin import Admin
+from walstream.demo.check import Record
+from walstream.demo.flights import STEPS, Step
+from walstream.errors import Unreachable
+from walstream.kafka import KafkaConnection
+from walstream.namespace import Namespace
+from walstream.record import POSITION_HEADER, TIMESTAMP_HEADER
+
+_LAG_EVERY = 0.25  # seconds between two looks at the committed offsets
+_PROBE_EVERY = 0.05  # seconds between two rows that are followed into the table
+_RECENT = 500  # latencies from which the live percentiles are taken
+
+
+class Latencies:
+    """Durations in milliseconds."""
+
+    def __init__(self) -> None:
+        self._values = array("d")
+
+    def add(self, milliseconds: float) -> None:
+        self._values.append(max(0.0, milliseconds))
+
+    def percentile(self, percent: float, *, recent: bool = False) -> float | None:
+        """The value below which so many percent are; None where there are none."""
+        values = sorted(self._values[-_RECENT:] if recent else self._values)
+        return values[min(len(values) - 1, int(len(values) * percent / 100))] if values else None
+
+    def summary(self) -> dict[str, float | int]:
+        """Count, and percentiles in milliseconds."""
+        found = {f"p{percent}": self.percentile(percent) for percent in (50, 90, 99, 100)}
+        return {"count": len(self._values)} | {
+            name: round(value, 1) for name, value in found.items() if value is not None
+        }
+
+
+@dataclass
+class Stage:
+    """How far a group has come.
+
+    Parameters
+    ----------
+    name
+        ``log`` for the router, or a target's name.
+    done
+        Records that are through.
+    lag
+        How many it still has before it.
+    """
+
+    name: str
+    done: int = 0
+    lag: int = 0
+    latencies: Latencies = field(default_factory=Latencies)
+
+
+class Watch:
+    """Looks on until it is closed.
+
+    Parameters
+    ----------
+    kafka, namespace
+        What to look at.
+    copy
+        The topic with the copies, of the target ``copy``.
+    read_status
+        Gives a flight's status in the table of the target ``base``, or None where there is no row yet.
+    """
+
+    def __init__(
+        self,
+        kafka: KafkaConnection,
+        namespace: Namespace,
+        copy: str,
+        read_status: Callable[[str], str | None],
+    ) -> None:
+        self._kafka, self._namespace, self._copy, self._read_status = kafka, namespace, copy, read_status
+        self._admin = Admin(kafka)
+        self._partitions = range(namespace.topics.partitions)
+        self._log_topic = topics.log(namespace).name
+        self._groups = {
+            "log": (topics.router_app_id(), topics.ingress(namespace).name),
+            "base": (topics.delivery_app_id(namespace, "base"), self._log_topic),
+            "copy": (topics.delivery_app_id(namespace, "copy"), self._log_topic),
+        }
+        self._offsets: dict[int, list[int]] = {number: [] for number in self._partitions}  # of the log's records
+        self._covered = dict.fromkeys(self._partitions, 0)  # of the ingress, by what the log has
+        self._closing = threading.Event()
+        self._failure: BaseException | None = None
+        self.log, self.base, self.copy = Stage("log"), Stage("base"), Stage("copy")
+        self.copies: list[Record] = []
+        self.latest: tuple[Step, float] | None = None  # what was written last, and when; set by who writes
+
+    @property
+    def dropped(self) -> int:
+        """Records that the router has passed by, as far as later ones show it."""
+        return max(0, sum(self._covered.values()) - self.log.done)
+
+    @contextmanager
+    def looking(self) -> Iterator[None]:
+        """Look on for the length of a with statement."""
+        threads = [
+            threading.Thread(target=self._guarded, args=(work,), name=f"demo-{work.__name__}", daemon=True)
+            for work in (self._read_topics, self._read_lags, self._probe_rows)
+        ]
+        for thread in threads:
+            thread.start()
+        try:
+            yield
+        finally:
+            self._closing.set()
+            for thread in threads:
+                thread.join(10)
+
+    def everybody_works(self) -> bool:
+        """Whether the router and both targets are members of their groups, and have their partitions."""
+        groups = self._admin.groups([group for group, _ in self._groups.values()])
+        return all(group.active and group.members for group in groups.values())
+
+    def written_to_ingress(self) -> int:
+        """How many records the ingress holds."""
+        return sum(self._ends(topics.ingress(self._namespace).name).values())
+
+    def dead(self) -> dict[str, int]:
+        """How many records each dead-letter topic holds, of those that hold any."""
+        names = [topics.dlq(self._namespace).name]
+        names += [topics.target_dlq(self._namespace, target).name for target in self._namespace.targets]
+        counts = {name: sum(self._ends(name).values()) for name in names}
+        return {name: count for name, count in counts.items() if count}
+
+    def check(self) -> None:
+        """Raise what has stopped the watch, if something has."""
+        if self._failure is not None:
+            raise self._failure
+
+    def _guarded(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except BaseException as error:
+            self._failure = self._failure or error
+
+    def _read_topics(self) -> None:
+        consumer = Consumer(
+            self._kafka.librdkafka()
+            | {
+                "group.id": "walstream-demo",  # needed by the client; nothing is committed
+                "enable.auto.commit": False,
+                "auto.offset.reset": "earliest",
+                "isolation.level": "read_committed",
+                "fetch.wait.max.ms": 20,
+                "log_level": 2,
+            }
+        )
+        try:
+            consumer.assign(
+                [
+                    TopicPartition(topic, number, 0)
+                    for topic in (self._log_topic, self._copy)
+                    for number in self._partitions
+                ]
+            )
+            while not self._closing.is_set():
+                for message in consumer.consume(2_000, timeout=0.1):
+                    error = message.error()
+                    if error is not None:
+                        if error.fatal() or not error.retriable():
+                            raise KafkaException(error)
+                        continue
+                    if message.topic() == self._copy:
+                        self._take_copy(message)
+                    else:
+                        self._take_log(message)
+        finally:
+            consumer.close()
+
+    def _take_log(self, message: Message) -> None:
+        headers: dict[str, Any] = dict(message.headers() or ())
+        partition = _number(message.partition())
+        self._offsets[partition].append(_number(message.offset()))
+        self._covered[partition] = max(self._covered[partition], int(headers[POSITION_HEADER]) + 1)
+        # Both are the broker's: when the record came into the ingress, and when into the log.
+        self.log.latencies.add(message.timestamp()[1] - int(headers[TIMESTAMP_HEADER]))
+        self.log.done += 1
+
+    def _take_copy(self, message: Message) -> None:
+        headers: dict[str, Any] = dict(message.headers() or ())
+        # A copy keeps the record's own timestamp, so it has arrived when somebody sees it.
+        self.copy.latencies.add(time.time() * 1000 - message.timestamp()[1])
+        self.copies.append(Record(message.key(), headers.get("ce_id"), message.value()))
+        self.copy.done += 1
+
+    def _ends(self, topic: str) -> dict[int, int]:
+        ends = self._admin.offsets([(topic, number) for number in self._partitions], "latest")
+        return {number: end for (_, number), end in ends.items()}
+
+    def _read_lags(self) -> None:
+        while not self._closing.wait(_LAG_EVERY):
+            try:
+                committed = {
+                    name: self._admin.committed(group, [(topic, number) for number in self._partitions])
+                    for name, (group, topic) in self._groups.items()
+                }
+                ends = {topic: self._ends(topic) for topic in {topic for _, topic in self._groups.values()}}
+            except Unreachable:
+                continue
+            for stage in (self.log, self.base, self.copy):
+                topic = self._groups[stage.name][1]
+                place = committed[stage.name]
+                stage.lag = sum(end - place.get((topic, number), 0) for number, end in ends[topic].items())
+            # Offsets have gaps, where transactions end; so records are counted below the committed one.
+            self.base.done = sum(
+                bisect.bisect_left(self._offsets[number], offset) for (_, number), offset in committed["base"].items()
+            )
+
+    def _probe_rows(self) -> None:
+        while not self._closing.wait(_PROBE_EVERY):
+            if self.latest is None:
+                continue
+            step, written = self.latest
+            while not self._closing.is_set():
+                status = self._read_status(step.flight)
+                if status is not None and STEPS.index(status) >= STEPS.index(step.status):
+                    self.base.latencies.add((time.monotonic() - written) * 1000)
+                    break
+                time.sleep(0.003)
+
+
+def _number(value: int | None) -> int:
+    assert value is not None  # of a message without error
+    return value
