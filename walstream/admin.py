@@ -219,7 +219,20 @@ class Admin:
         """Consumer groups; one that never was is an empty one."""
         if not names:
             return {}
-        found = self._each(self._client.describe_consumer_groups(list(names), request_timeout=self._timeout))
+
+        def once() -> dict[str, Any]:
+            results = {}
+            futures = self._client.describe_consumer_groups(list(names), request_timeout=self._timeout)
+            for name, future in futures.items():
+                try:
+                    results[name] = self._settling(future)
+                except KafkaException as error:
+                    if error.args[0].code() != KafkaError.GROUP_ID_NOT_FOUND:
+                        raise
+            return results
+
+        # The first question of all to a new cluster finds no coordinator: it makes the topic of the groups only then.
+        found = self._settled(once)
         idle = (ConsumerGroupState.EMPTY, ConsumerGroupState.DEAD)
         return {
             name: Group(
@@ -236,7 +249,7 @@ class Admin:
         """Results by name, without those that do not exist."""
         results = {}
         for key, future in futures.items():
-            result = self._result(future, accept=(KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.GROUP_ID_NOT_FOUND))
+            result = self._result(future, accept=(KafkaError.UNKNOWN_TOPIC_OR_PART,))
             if result is not None:
                 results[str(getattr(key, by) if by else key)] = result
         return results
