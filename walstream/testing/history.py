@@ -150,14 +150,15 @@ class Observed:
 
 def foreign(headers: Headers) -> Headers:
     """Headers that are not walstream's own."""
-    return tuple(header for header in headers if not header[0].startswith(OURS))
+    return tuple(header for header in headers if not header[0].lower().startswith(OURS))
 
 
 def attributes_of(content: Content) -> dict[str, str]:
     """Attributes of a CloudEvent in either mode; empty for what is none."""
     attributes = {name[3:]: value for name, value in content.headers if name.startswith("ce_") and value is not None}
+    media_type = next((value or b"" for name, value in content.headers if name.lower() == "content-type"), b"")
     try:
-        if attributes:
+        if attributes and not media_type.lower().startswith(b"application/cloudevents"):
             return {name: value.decode() for name, value in attributes.items()}
         event = json.loads(content.value or b"")
         return {name: value for name, value in event.items() if isinstance(value, str) and not name.startswith("data")}

@@ -63,6 +63,7 @@ class Readback:
                 "group.id": f"readback-{uuid.uuid4()}",
                 "enable.auto.commit": False,
                 "enable.partition.eof": True,
+                "fetch.wait.max.ms": 10,  # else the end of an empty partition shows after half a second
                 "auto.offset.reset": "earliest",
                 "isolation.level": "read_committed" if committed else "read_uncommitted",
             }

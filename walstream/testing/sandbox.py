@@ -1,0 +1,337 @@
+"""A namespace of its own on real servers, the workers that serve it, and what is read back of it."""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from walstream.apply import apply
+from walstream.changes import Action
+from walstream.config import load_connections, load_namespaces
+from walstream.kafka import KafkaConnection
+from walstream.testing.history import Answer, Content, History, Progress, Target, foreign
+from walstream.testing.invariants import Violation, explain, violations
+from walstream.testing.ledger import Ledger
+from walstream.testing.producer import Producer
+from walstream.testing.readback import Readback
+from walstream.testing.rows import Key, Row, expected_rows, wrong_rows
+from walstream.testing.waiting import wait_until
+from walstream.testing.worker import Worker
+from walstream.testing.workload import KEY, PRIMARY_KEYS, TABLES
+
+COPY, BASE = "copy", "base"
+
+
+class Sandbox:
+    """One namespace with a target ``copy`` (a Kafka topic) and, where there is a Cassandra, a target ``base``.
+
+    Parameters
+    ----------
+    folder
+        For the configuration and the workers.
+    brokers, cassandra
+        Addresses of the servers, ``host:port``.
+    partitions
+        Of the namespace.
+    """
+
+    def __init__(self, folder: Path, brokers: str, cassandra: str | None = None, *, partitions: int = 4) -> None:
+        self.name = f"t{uuid.uuid4().hex[:8]}"
+        self.folder, self.brokers, self.cassandra, self.partitions = folder, brokers, cassandra, partitions
+        self.targets = (COPY,) if cassandra is None else (COPY, BASE)
+        self.kafka: dict[str, Any] = {"bootstrap.servers": brokers}
+        self.readback = Readback(self.kafka)
+        self.ledger = Ledger()
+        self.workers: list[Worker] = []
+        self._samples: list[Progress] = []
+        self._session: Any = None
+        self._write_configuration()
+
+    # ------------------------------------------------------------------------------------------- names
+
+    @property
+    def ingress(self) -> str:
+        return f"{self.name}.ingress"
+
+    @property
+    def log(self) -> str:
+        return f"{self.name}.log"
+
+    @property
+    def copy(self) -> str:
+        """The topic that the target ``copy`` writes."""
+        return f"{self.name}-copy"
+
+    def group(self, stage: str) -> str:
+        """The consumer group of ``router`` or of a target."""
+        return f"walstream.router.{self.name}" if stage == "router" else f"walstream.{self.name}.{stage}"
+
+    def source(self, stage: str) -> str:
+        """The topic that a stage reads."""
+        return self.ingress if stage == "router" else self.log
+
+    # ------------------------------------------------------------------------------------------- setting up
+
+    def _write_configuration(self) -> None:
+        config = self.folder / "config"
+        config.mkdir(parents=True)
+        lines = [
+            "version: 1",
+            f"namespace: {self.name}",
+            f"topics: {{partitions: {self.partitions}, replication: 1, min_insync: 1}}",
+            f'key: "{KEY}"',
+            "targets:",
+            f"  {COPY}: {{sink: kafka, options: {{topic: {self.copy}}}}}",
+        ]
+        if self.cassandra is not None:
+            host, _, port = self.cassandra.rpartition(":")
+            connection = f"main: {{sink: cassandra, hosts: [{host}], port: {port}}}\n"
+            (config / "connections.yaml").write_text(connection)
+            options = f"{{keyspace: {self.name}, consistency: ONE}}"
+            lines.append(f"  {BASE}: {{sink: cassandra, connection: main, options: {options}}}")
+        (config / f"{self.name}.yaml").write_text("\n".join(lines) + "\n")
+
+    def apply(self) -> Self:
+        """Make the topics, the keyspace and the tables."""
+        if self.cassandra is not None:
+            replication = "{'class': 'SimpleStrategy', 'replication_factor': 1}"
+            self.session.execute(f"CREATE KEYSPACE {self.name} WITH replication = {replication}")
+            for statement in TABLES.values():
+                self.session.execute(statement.format(keyspace=self.name))
+        self._make_topics()
+        return self
+
+    def _make_topics(self) -> None:
+        admin = AdminClient(self.kafka)
+        admin.create_topics([NewTopic(self.copy, self.partitions, 1)])[self.copy].result()
+        config = self.folder / "config"
+        changes = apply(
+            load_namespaces(config).values(),
+            load_connections(config),
+            KafkaConnection((self.brokers,)),
+            shard=self.name,
+        )
+        refused = [change for change in changes if change.action is Action.REFUSE]
+        assert not refused, refused
+
+    def recreate(self) -> None:
+        """Delete every topic, group and answer, and begin anew; the workers must not run."""
+        self._delete_topics()
+        groups = [self.group(stage) for stage in ("router", *self.targets)]
+        for deleted in AdminClient(self.kafka).delete_consumer_groups(groups).values():
+            deleted.result()
+        self.ledger = Ledger()
+        self._samples.clear()
+        self._make_topics()
+
+    @property
+    def session(self) -> Any:
+        """A session with Cassandra, of the tests' own."""
+        if self._session is None:
+            from cassandra.cluster import Cluster
+
+            assert self.cassandra is not None
+            host, _, port = self.cassandra.rpartition(":")
+            self._session = Cluster([host], port=int(port)).connect()
+        return self._session
+
+    def close(self) -> None:
+        """Stop the workers, and delete the topics."""
+        for worker in self.workers:
+            worker.stop()
+        if self._session is not None:
+            self._session.cluster.shutdown()
+        self._delete_topics()
+
+    def _delete_topics(self) -> None:
+        admin = AdminClient(self.kafka)
+        topics = [
+            name for name in admin.list_topics(timeout=10).topics if name.startswith((f"{self.name}.", self.copy))
+        ]
+        for deleted in admin.delete_topics(topics).values() if topics else ():
+            deleted.result()
+
+    def __enter__(self) -> Self:
+        return self.apply()
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
+        if value is not None:
+            for worker in self.workers:
+                value.add_note(f"---- {worker}, status {worker.status}:\n{worker.tail()}")
+        self.close()
+
+    # ------------------------------------------------------------------------------------------- running
+
+    def worker(self, stage: str, **environment: str) -> Worker:
+        """Make (and do not start) one more worker of the router or of a target."""
+        topology = "topologies.router" if stage == "router" else "topologies.delivery"
+        variables = {
+            "WALSTREAM_BROKERS": self.brokers,
+            "WALSTREAM_CONFIG": str(self.folder / "config"),
+            "WALSTREAM_NAMESPACES": self.name,
+            "WALSTREAM_SHARD": self.name,
+            **({} if stage == "router" else {"WALSTREAM_TARGET": f"{self.name}.{stage}"}),
+            **environment,
+        }
+        worker = Worker(topology, self.folder / f"{stage}-{len(self.workers)}", variables)
+        self.workers.append(worker)
+        return worker
+
+    def start(self, *stages: str) -> list[Worker]:
+        """Start one worker of each stage (default: of all), and wait until each has partitions."""
+        workers = [self.worker(stage).start() for stage in stages or ("router", *self.targets)]
+        for stage in stages or ("router", *self.targets):
+            self.wait_ready(stage)
+        return workers
+
+    def assigned(self, stage: str) -> dict[str, set[tuple[str, int]]]:
+        """Which partitions of its source each member of a stage's group has."""
+        return self.readback.assigned(self.group(stage), [self.source(stage)])
+
+    def wait_ready(self, stage: str, members: int = 1, timeout: float = 40.0) -> None:
+        """Wait until a stage has so many members, and they all its partitions, each one."""
+
+        def ready() -> bool:
+            self.raise_if_crashed()
+            assigned = self.assigned(stage)
+            partitions = sorted(partition for places in assigned.values() for _, partition in places)
+            return len(assigned) == members and partitions == list(range(self.partitions))
+
+        wait_until(ready, timeout, lambda: f"{members} members of {stage}: {self.assigned(stage)}")
+
+    def raise_if_crashed(self) -> None:
+        """Fail at once when a worker ended that should run."""
+        for worker in self.workers:
+            assert not worker.crashed, f"{worker} ended with status {worker.status}:\n{worker.tail()}"
+
+    def producer(self, records: Iterator[tuple[Content, bool]], **options: Any) -> Producer:
+        """Make a producer for the ingress, whose answers go to the ledger."""
+        return Producer(self.kafka, self.ingress, self.ledger, records, **options)
+
+    def write(self, *contents: Content, understood: bool = True) -> None:
+        """Write some records, and wait until they are acknowledged."""
+        with self.producer(iter([(content, understood) for content in contents])) as producer:
+            producer.join()
+        assert all(written.answer is Answer.ACKED for written in self.ledger.written()[-len(contents) :])
+
+    def lag(self, stage: str) -> int:
+        """How many offsets a stage is behind its source."""
+        return self.readback.lag(self.group(stage), self.source(stage))
+
+    def drain(self, timeout: float = 60.0, stages: Sequence[str] = ()) -> float:
+        """Wait until everything that was written went through; return after how many seconds.
+
+        Parameters
+        ----------
+        stages
+            Default: all.
+        """
+        begun = time.monotonic()
+        for stage in stages or ("router", *self.targets):  # the router first: what it does is lag of the targets
+
+            def drained(stage: str = stage) -> bool:
+                self.raise_if_crashed()
+                try:
+                    return self.lag(stage) == 0
+                except KafkaException:  # the broker is away, and comes back
+                    return False
+
+            left = timeout - (time.monotonic() - begun)
+            wait_until(drained, left, lambda stage=stage: f"{stage} drained, it is {self.lag(stage)} behind")  # type: ignore[misc]
+        return time.monotonic() - begun
+
+    # ------------------------------------------------------------------------------------------- reading back
+
+    def sample(self) -> None:
+        """Note what every stage has committed, and how far its outputs reach (see `Progress`)."""
+        ends = self.readback.ends
+        for stage in ("router", COPY):
+            outputs = {"log": self.log, "dlq": f"{self.name}.dlq"}
+            if stage == COPY:
+                outputs = {"target": self.copy, "dlq": f"{self.name}.{COPY}.dlq"}
+            committed = self.readback.committed(self.group(stage), self.source(stage))
+            reached = {output: ends(topic, committed=False) for output, topic in outputs.items()}
+            self._samples.append(Progress(stage, committed, reached))
+
+    @contextmanager
+    def sampling(self, every: float = 0.5) -> Iterator[None]:
+        """Take a sample again and again, in a thread."""
+        stopping = threading.Event()
+
+        def run() -> None:
+            while not stopping.wait(every):
+                try:
+                    self.sample()
+                except (KafkaException, TimeoutError):  # the broker is away
+                    continue
+
+        thread = threading.Thread(target=run, name="sampling", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            stopping.set()
+            thread.join()
+
+    def history(self) -> History:
+        """Read everything back."""
+        records = self.readback.records
+        return History(
+            written=self.ledger.written(),
+            ingress=[replace(record, headers=foreign(record.headers)) for record in records(self.ingress)],
+            log=records(self.log),
+            refused=records(f"{self.name}.dlq"),
+            targets=[Target(COPY, records(self.copy), records(f"{self.name}.{COPY}.dlq"), once=True)],
+            progress=list(self._samples),
+            lag={stage: self.lag(stage) for stage in ("router", *self.targets)},
+        )
+
+    def rows(self, table: str) -> dict[Key, Row]:
+        """Rows of a table of Cassandra, each cell with its write time."""
+        key = PRIMARY_KEYS[table]
+        cells = [name for name in ("seq", "note") if name not in key]
+        times = ", ".join(f"writetime({name}) AS t_{name}" for name in cells)
+        found = self.session.execute(f"SELECT {', '.join((*key, *cells))}, {times} FROM {self.name}.{table}")
+        return {
+            tuple(getattr(row, name) for name in key): {
+                name: (getattr(row, name), getattr(row, f"t_{name}"))
+                for name in cells
+                if getattr(row, name) is not None
+            }
+            for row in found
+        }
+
+    def broken(self, history: History) -> list[Violation]:
+        """What is broken, by all that can be read back at rest."""
+        found = violations(history)
+        if BASE in self.targets:
+            for table, key in PRIMARY_KEYS.items():
+                found += wrong_rows(expected_rows(history.log, table, key, BASE), self.rows(table), table)
+            for record in self.readback.records(f"{self.name}.{BASE}.dlq"):
+                found.append(Violation(2, f"dead at {BASE}: {record}, {dict(record.headers)}"))
+        return found
+
+    def check(self, *, least: int = 1) -> History:
+        """Drain, and check that everything holds.
+
+        Parameters
+        ----------
+        least
+            As many records must have been acknowledged, so that the check is about something.
+        """
+        self.drain()
+        history = self.history()
+        found = self.broken(history)
+        assert not found, explain(found)
+        assert len(history.log) >= least, f"only {len(history.log)} records in the log: {self.ledger.counts()}"
+        return history
