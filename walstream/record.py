@@ -70,7 +70,7 @@ class Record:
     key
         The Kafka key; where there is none, ``partitionkey``; None is a record without order.
     value, headers, timestamp
-        As they were in Kafka; the timestamp in milliseconds.
+        As they were in Kafka, but for headers that start with ``walstream-``; the timestamp in milliseconds.
     id, source, type
         The CloudEvents attributes.
     time
@@ -145,7 +145,7 @@ def parse(key: bytes | None, value: bytes | None, headers: Sequence[Header], tim
     Parameters
     ----------
     key, value, headers
-        Of the Kafka record.
+        Of the Kafka record; headers that start with ``walstream-`` are left out.
     timestamp_ms
         Its timestamp, kept as `Record.timestamp`; it does not stand in for a missing ``time``.
 
@@ -163,9 +163,11 @@ def parse(key: bytes | None, value: bytes | None, headers: Sequence[Header], tim
         if name not in _HOT:
             if name[:3] == "ce_":
                 others.append(name)
+            elif name[:1] in "wW" and name[:10].lower() == PREFIX:
+                headers = strip_headers(headers)
             elif media_type is None and len(name) == 12 and name.lower() == "content-type":
                 media_type = attributes[name]
-    announced = media_type is not None and media_type[:23].lower() == _STRUCTURED
+    announced = media_type is not None and len(media_type) >= 23 and media_type[:23].lower() == _STRUCTURED
     if announced or ("ce_specversion" not in attributes and not others and COMMON.isdisjoint(attributes)):
         return _parse_structured(key, value, headers, timestamp_ms, media_type if announced else None)
     try:
@@ -352,7 +354,7 @@ def log_headers(
     Parameters
     ----------
     record_headers
-        As they came; what starts with ``walstream-`` is left out.
+        `Record.headers`, which have none of ours.
     time_us
         The effective time, microseconds since the epoch.
     position
@@ -370,11 +372,7 @@ def log_headers(
     ]
     if path:
         ours.append((PATH_HEADER, path))
-    for header in record_headers:
-        if header[0][:1] in "wW" and header[0][:10].lower() == PREFIX:
-            continue
-        ours.append(header)
-    return ours
+    return [*ours, *record_headers]
 
 
 class Entry:
