@@ -1,7 +1,7 @@
 """Delivery: log -> sink, one worker (and one consumer group) per target.
 
-A sink answers for every entry. Applied and skipped entries are finished, and dead ones once they are in the target's DLQ,
-which is part of the checkpoint. What is to be tried again holds the partition, with a growing wait.
+A sink answers for every entry. Applied and skipped entries are finished, and dead ones once they are in the target's
+DLQ, which is part of the checkpoint. What is to be tried again holds the partition, with a growing wait.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from walstream import deadletter, topics
 from walstream.config import load_connections, load_namespaces
@@ -190,8 +191,8 @@ class DeliveryProcessor:
             if again:
                 reason = first[again[0].position]
                 backoff.report(
-                    f"{self._name}-{self._partition}: {len(again)} entries from log position {again[0].position} on are "
-                    f"held and tried again: {reason}"
+                    f"{self._name}-{self._partition}: {len(again)} entries from log position {again[0].position} on "
+                    f"are held and tried again: {reason}"
                 )
                 await asyncio.sleep(max(backoff.next(), after))
             batch = again
@@ -253,6 +254,10 @@ def sink_context(
     )
 
 
+def _show_mark(key: bytes, value: bytes) -> Mapping[str, Any]:
+    return {key.decode(): value == b"1"}
+
+
 def topology(namespace: Namespace, target: str, sink: SharedSink) -> Topology:
     """What the delivery to a target does."""
     marks = marks_table(namespace, target)
@@ -261,9 +266,14 @@ def topology(namespace: Namespace, target: str, sink: SharedSink) -> Topology:
         name=f"{namespace.name}.{target}",
         sources=(topics.log(namespace).name,),
         partitions=namespace.topics.partitions,
-        tables=(TableSpec(marks, changelog, help="whether the last owner of a partition left in order"),),
+        tables=(
+            TableSpec(
+                marks, changelog, help="whether the last owner of a partition left in order", decode=_show_mark,
+                find=lambda words: words[0].encode(), find_help="stopped",
+            ),
+        ),
         processor=lambda partition: DeliveryProcessor(namespace, target, partition, sink),
-    )
+    )  # fmt: skip
 
 
 def find_target(settings: Settings) -> tuple[Namespace, str]:

@@ -206,6 +206,11 @@ class EffectiveTimes:
                 del self._last[wanted]
 
 
+def times_of(value: bytes) -> dict[int, int]:
+    """What a stored row says: the positions of records in the ingress, and the times that they were given (µs)."""
+    return _decode(value).times
+
+
 def _encode(row: _Row) -> bytes:
     """A row's stored form: version, two counts, then positions, times, wanted steps and last steps, 64 bits each."""
     numbers = array("q", row.times)

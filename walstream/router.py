@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from walstream import deadletter, topics
 from walstream.config import load_namespaces
 from walstream.dedup import SEGMENTS, Verdict, decide, decode_row, encode_row, segment_of
-from walstream.effective_time import EffectiveTimes, check_ahead
+from walstream.effective_time import EffectiveTimes, check_ahead, times_of
 from walstream.engine.app import App, make_app
 from walstream.engine.checkpoint import Checkpoint
 from walstream.engine.fetch import Fetch, KafkaRecord
@@ -27,6 +28,7 @@ from walstream.namespace import Namespace
 from walstream.preflight import preflight
 from walstream.record import Message, Record, log_headers, parse
 from walstream.settings import Settings
+from walstream.units import format_rfc3339
 
 log = logging.getLogger(__name__)
 
@@ -172,6 +174,29 @@ def table_names(namespace: Namespace) -> tuple[str, str]:
     return f"{namespace.name}.dedup", f"{namespace.name}.times"
 
 
+def _show_dedup(key: bytes, value: bytes) -> Mapping[str, Any]:
+    row = decode_row(value)
+    went = "expired" if row.destination == EXPIRED else row.destination
+    return {"identity": key.hex(), "ingress_position": row.position, "log_position": went}
+
+
+def _find_dedup(words: Sequence[str]) -> bytes:
+    if len(words) == 1:
+        return bytes.fromhex(words[0])
+    key, source, id = words
+    return identity(None if key == "-" else key.encode(), source, id)
+
+
+def _show_times(key: bytes, value: bytes) -> Mapping[str, Any]:
+    times = times_of(value)
+    return {
+        "row": int.from_bytes(key),
+        "times": len(times),
+        "last_position": max(times),
+        "last_time": format_rfc3339(max(times.values())),
+    }
+
+
 def topology(namespace: Namespace, rank: int = 0) -> Topology:
     """What the router does for a namespace."""
     dedup, times = table_names(namespace)
@@ -184,8 +209,12 @@ def topology(namespace: Namespace, rank: int = 0) -> Topology:
             TableSpec(
                 dedup, changelogs["dedup"].name, segments=SEGMENTS,
                 help="identity -> where it first stood in the ingress, and where in the log",
+                decode=_show_dedup, find=_find_dedup,
+                find_help="KEY SOURCE ID (- for no key), or the identity in hexadecimal",
             ),
-            TableSpec(times, changelogs["times"].name, help="the effective times that were given last"),
+            TableSpec(
+                times, changelogs["times"].name, help="the effective times that were given last", decode=_show_times
+            ),
         ),
         processor=lambda partition: RouterProcessor(namespace, partition, rank),
         tracked=(topics.log(namespace).name,),

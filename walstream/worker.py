@@ -15,6 +15,7 @@ def load(make: Callable[[Settings], App]) -> App:
     """Make the app, or end with a message and no traceback where the configuration is wrong."""
     try:
         app = make(Settings.load())
+        import walstream.faust_commands  # noqa: F401 - registers them
     except WalstreamError as exc:
         print(f"walstream: {exc}", file=sys.stderr)
         raise SystemExit(1) from None

@@ -104,12 +104,13 @@ def make_app(
 
     app.agent(FetchTopic(app, topics=sources), name=f"{app_id}.work")(work)
 
-    async def revoked(_: Any, revoked: set[TP], **__: Any) -> None:
+    async def revoked(_: Any, revoked: set[TP], *__: Any, **___: Any) -> None:
         await app.engine.revoked(revoked)
 
-    async def assigned(_: Any, assigned: set[TP], **__: Any) -> None:
+    async def assigned(_: Any, assigned: set[TP], *__: Any, **___: Any) -> None:
         await app.engine.assigned(assigned)
 
-    app.on_partitions_revoked.connect(revoked, weak=False)
-    app.on_partitions_assigned.connect(assigned, weak=False)
+    # Signals are typed as if they took no arguments of their own.
+    app.on_partitions_revoked.connect(revoked, weak=False)  # type: ignore[arg-type]
+    app.on_partitions_assigned.connect(assigned, weak=False)  # type: ignore[arg-type]
     return app

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from faust.assignor import PartitionAssignor
+from faust.assignor.client_assignment import ClientAssignment, ClientMetadata
 
 from walstream.errors import EngineError
 
@@ -19,6 +20,8 @@ REFUSED = "walstream:refused"  # no topic has such a name
 class Assignor(PartitionAssignor):
     """Assigns the partitions of the leader's topics to the members that serve the same ones."""
 
+    app: Any
+
     def _perform_assignment(self, cluster: Any, member_metadata: Any) -> Any:
         own = set(self.app.engine.topics)
         alike = {member: data for member, data in member_metadata.items() if set(data.subscription) == own}
@@ -26,22 +29,14 @@ class Assignor(PartitionAssignor):
         others = {member: data for member, data in member_metadata.items() if member not in alike}
         if others:
             self._update_member_urls({m: self._get_client_metadata(data) for m, data in member_metadata.items()})
-            empty = {member: self._empty_assignment() for member in others}
+            empty = {member: ClientAssignment(actives={}, standbys={}) for member in others}
             assignments.update(self._protocol_assignments(empty, {}, {}, {REFUSED: 1}))
         return assignments
 
-    @staticmethod
-    def _empty_assignment() -> Any:
-        from faust.assignor.client_assignment import ClientAssignment
-
-        return ClientAssignment(actives={}, standbys={})
-
     def on_assignment(self, assignment: Any) -> None:
-        from faust.assignor.client_assignment import ClientMetadata
-
         # As Faust does it, but for its assertions: a static member that comes back gets its old assignment, with the
         # address it had before.
-        metadata = ClientMetadata.loads(self._decompress(assignment.user_data))
+        metadata: Any = ClientMetadata.loads(self._decompress(assignment.user_data))
         self._assignment = metadata.assignment
         self._topic_groups = dict(metadata.topic_groups)
         self._active_tps = self._assignment.active_tps

@@ -13,7 +13,7 @@ import traceback
 import uuid
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from faust.types import TP
 from rocksdict import Cache
@@ -84,8 +84,7 @@ class Engine:
 
     @property
     def consumer(self) -> FetchConsumer:
-        consumer: FetchConsumer = self.app.consumer
-        return consumer
+        return cast("FetchConsumer", self.app.consumer)
 
     @property
     def group(self) -> str:

@@ -19,7 +19,7 @@ class Gate:
         Fetches that may be under way or waiting at once.
     """
 
-    __slots__ = ("_taken", "_done", "_is_open", "_limit", "epoch")
+    __slots__ = ("_done", "_is_open", "_limit", "_taken", "epoch")
 
     def __init__(self, limit: int = 2) -> None:
         self._limit = limit

@@ -88,7 +88,7 @@ class TransactionalProducer:
         return dict(zip(batches, placed, strict=True))
 
     async def _send(self, topic: str, partition: int, batches: list[Any]) -> list[int]:
-        # Every answer is awaited: a batch that failed for lack of a leader would be missing from a committed transaction.
+        # Every answer is awaited: a batch that failed for lack of a leader would be missing from the transaction.
         futures = [await self._producer.send_batch(batch, topic, partition=partition) for batch in batches]
         return [(await future).offset for future in futures]
 

@@ -1,10 +1,9 @@
-"""Standbys: stores of partitions that are worked on elsewhere, kept up to date so that this worker can take over fast."""
+"""Standbys: stores of partitions that are worked on elsewhere, kept up to date so that this worker can take over."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from aiokafka.errors import KafkaError
@@ -34,7 +33,7 @@ class Standby:
     def __init__(self, engine: Engine, parts: list[tuple[Topology, int]]) -> None:
         self._engine = engine
         self._parts = parts
-        self._stores: dict[TopicPartition, tuple[Store, Mapping[str, TableSpec]]] = {}
+        self._stores: dict[TopicPartition, tuple[Store, dict[str, TableSpec]]] = {}
         self._runner: asyncio.Task[None] | None = None
 
     def start(self) -> None:

@@ -187,7 +187,7 @@ class Store:
         families = self._families[table]
         found: list[bytes | None] | None = None
         for segment in sorted(families, reverse=True):
-            part = families[segment][0]
+            part: Any = families[segment][0]
             if found is None:
                 found = part.get(keys)
                 continue
@@ -201,7 +201,8 @@ class Store:
     def items(self, table: str) -> Iterator[tuple[int, bytes, bytes]]:
         """All rows as (segment, key, value), segment by segment, each in the order of the keys."""
         for segment in self.segments(table):
-            for key, value in self._families[table][segment][0].items():
+            part: Any = self._families[table][segment][0]
+            for key, value in part.items():
                 yield segment, key, value
 
     def estimate(self, table: str) -> tuple[int, int]:

@@ -1,6 +1,6 @@
 """Faust's table manager, without its recovery: the tasks recover their stores themselves.
 
-The tables stay Faust tables, so that Faust lists them, co-locates their changelogs with the sources, and plans standbys.
+The tables stay Faust tables, so that Faust knows them, co-locates changelogs with sources, and plans standbys.
 Faust's recovery waits for the offset before the high watermark, which is a transaction's marker, for ever.
 """
 
@@ -20,7 +20,7 @@ from walstream.engine.topology import TableSpec
 def declare(app: faust.App, spec: TableSpec, partitions: int) -> faust.Table[Any, Any]:
     """Make a table known to Faust. Its rows are in the task's store, not in Faust's."""
     changelog = FetchTopic(app, topics=[spec.changelog], partitions=partitions)
-    table = faust.Table(
+    table: faust.Table[Any, Any] = faust.Table(
         app, name=spec.name, partitions=partitions, changelog_topic=changelog, store="memory://", help=spec.help
     )
     app.tables.add(table)
@@ -29,6 +29,8 @@ def declare(app: faust.App, spec: TableSpec, partitions: int) -> faust.Table[Any
 
 class Tables(TableManager):
     """Registers the changelogs with the consumer, and lets the streams go on after a rebalance."""
+
+    app: Any
 
     async def on_start(self) -> None:
         await self._update_channels()

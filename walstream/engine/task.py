@@ -3,8 +3,8 @@
 Opening: fence the former owner, read the committed offsets, bring the store up to the changelogs' end, seek. The order
 matters: only after the fence are offsets and changelogs what they will stay.
 
-Work: fetches are processed into a checkpoint while the one before is being committed. Whatever goes wrong in between, the
-task throws everything away that is not committed, and opens again: Kafka then says what took place.
+Work: fetches are processed into a checkpoint while the one before is being committed. Whatever goes wrong in between,
+the task throws everything away that is not committed, and opens again: Kafka then says what took place.
 """
 
 from __future__ import annotations
@@ -152,7 +152,7 @@ class Task:
             delay = min(delay * 2, REOPEN_DELAY_MOST)
             # A worker that was frozen may meet its own time-out before it learns that it was replaced. If it opened
             # again at once, it would fence its successor.
-            while not await self._engine.consumer.is_member():
+            while not await self._engine.consumer.is_member():  # noqa: ASYNC110 - only the broker knows
                 await asyncio.sleep(0.5)
 
     async def _open(self) -> None:

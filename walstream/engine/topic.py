@@ -16,7 +16,7 @@ class FetchTopic(faust.Topic):
         super().__init__(*args, **{**kwargs, "acks": False, "internal": False})
 
     def _compile_decode(self) -> None:
-        self.decode = self._pass_on
+        self.decode = self._pass_on  # type: ignore[method-assign]  # as Faust itself does
 
     async def _pass_on(self, message: Message, *, propagate: bool = False) -> EventT[Any]:
         return self._create_event(None, message.value, headers=None, message=message)

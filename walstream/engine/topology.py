@@ -6,13 +6,22 @@ processor, a store and a transactional producer of its own.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from walstream.engine.checkpoint import Checkpoint
     from walstream.engine.fetch import Fetch
+
+
+def _decode_hex(key: bytes, value: bytes) -> Mapping[str, Any]:
+    return {"key": key.hex(), "value": value.hex()}
+
+
+def _find_hex(words: Sequence[str]) -> bytes:
+    (word,) = words
+    return bytes.fromhex(word)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,19 +39,26 @@ class TableSpec:
         are put and deleted one by one.
     help
         One sentence for ``faust tables``.
+    decode
+        Turns a row (key, value) into words and values for people.
+    find
+        Turns the words that somebody looks a row up by into its key; ``find_help`` says which words.
     """
 
     name: str
     changelog: str
     segments: int = 0
     help: str = ""
+    decode: Callable[[bytes, bytes], Mapping[str, Any]] = _decode_hex
+    find: Callable[[Sequence[str]], bytes] = _find_hex
+    find_help: str = "the key in hexadecimal"
 
 
 class Processor(Protocol):
     """The work on one partition number. Its methods are never called at the same time."""
 
     async def open(self, checkpoint: Checkpoint) -> None:
-        """Get ready: the tables are complete, nothing was read yet. What it writes is committed before the first fetch."""
+        """Get ready. The tables are complete and nothing was read yet; what it writes is committed before that."""
 
     async def process(self, fetch: Fetch, checkpoint: Checkpoint) -> None:
         """Do the work of one fetch, and put everything that it causes inside Kafka into the checkpoint.

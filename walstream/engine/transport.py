@@ -34,6 +34,7 @@ MAX_POLL = 24 * 3600 * 1000  # ms; aiokafka leaves the group after it without a 
 class FetchConsumerThread(AIOKafkaConsumerThread):
     """The thread with the group's consumer. Its heartbeats go on while the main thread works."""
 
+    app: Any
     consumer: FetchConsumer
 
     def _create_worker_consumer(self, transport: Transport) -> AIOKafkaConsumer:
@@ -139,6 +140,7 @@ class NothingRead(dict[Any, Any]):
 class FetchConsumer(Consumer):
     """Hands fetches to Faust's conductor, and does none of Faust's own bookkeeping."""
 
+    app: Any
     _thread: FetchConsumerThread
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -164,7 +166,8 @@ class FetchConsumer(Consumer):
             yield tp, self._message(tp, fetch)
 
     def _message(self, tp: TP, fetch: Fetch) -> ConsumerMessage:
-        return ConsumerMessage(
+        message: Any = ConsumerMessage
+        return message(  # type: ignore[no-any-return]
             tp.topic, tp.partition, fetch.next_offset - 1, None, None, [], None, fetch, None, 0, fetch.size, tp,
             generation_id=self.app.consumer_generation_id,
         )  # fmt: skip

@@ -72,7 +72,7 @@ class Dead:
 Outcome = Applied | Skipped | Retry | Dead
 APPLIED, SKIPPED = Applied(), Skipped()
 
-Emit = Callable[[str, int, int, bytes | None, bytes | None, Sequence[tuple[str, bytes | None]]], None]
+Emit = Callable[[str, int, int, bytes | None, bytes | None, list[tuple[str, bytes | None]]], None]
 """Adds a record to the checkpoint: topic, partition, timestamp (ms), key, value, headers."""
 
 
