@@ -111,7 +111,7 @@ class CassandraSink(Sink):
             )
         self._session: Any = None
         self._requests: Requests
-        self._tables: dict[str, Statements] = {}
+        self._tables: dict[str, tuple[object, Statements]] = {}
         self._reading = asyncio.Lock()
 
     async def open(self) -> None:
@@ -143,23 +143,35 @@ class CassandraSink(Sink):
 
     async def write(self, batch: Sequence[Entry]) -> Sequence[Outcome]:
         outcomes: dict[int, Outcome] = {}
-        mutations: dict[int, Mutation] = {}
+        mutations: dict[int, tuple[str, Mutation]] = {}
         for i, entry in enumerate(batch):
             try:
-                mutations[i] = _mutation(entry)
+                mutations[i] = self._mutation(entry)
             except RecordRefused as refused:
                 outcomes[i] = Dead(str(refused))
         failed = await self._apply(batch, mutations)
-        stale = {i: mutations[i] for i, error in failed.items() if _may_be_stale(error)}
-        if stale:
+        again = {i: mutations[i] for i, error in failed.items() if isinstance(error, BadMutation | InvalidRequest)}
+        if again:
             # What the schema as we know it does not allow may be allowed by now: read it anew and try once more.
-            for mutation in stale.values():
-                self._tables.pop(self._table_of(mutation), None)
-            failed = {i: error for i, error in failed.items() if i not in stale} | await self._apply(batch, stale)
+            for table, _ in again.values():
+                self._tables.pop(table, None)
+            failed = {i: error for i, error in failed.items() if i not in again} | await self._apply(batch, again)
         some_applied = len(failed) < len(mutations)
         for i, error in failed.items():
             outcomes[i] = self._outcome(error, some_applied)
         return [outcomes.get(i, APPLIED) for i in range(len(batch))]
+
+    def _mutation(self, entry: Entry) -> tuple[str, Mutation]:
+        """An entry's mutation, and the table that it is for."""
+        if entry.type != MUTATION_TYPE:
+            raise RecordRefused("no-mutation", f"its type is {entry.type}, and this sink understands {MUTATION_TYPE}")
+        mutation = parse_mutation(entry.payload)
+        own, named = self.options.table, mutation.table
+        if own is None and named is None:
+            raise RecordRefused("no-table", "the mutation names no `table`, and neither does the target")
+        if own is not None and named is not None and own != named:
+            raise RecordRefused("wrong-table", f"the mutation is for the table {named}, and the target writes to {own}")
+        return own or str(named), mutation
 
     def _outcome(self, error: Exception, some_applied: bool) -> Outcome:
         verdict = DEAD if isinstance(error, BadMutation) else self.verdict(error)
@@ -170,14 +182,15 @@ class CassandraSink(Sink):
             return Retry(reason)
         raise error
 
-    async def _apply(self, batch: Sequence[Entry], mutations: Mapping[int, Mutation]) -> dict[int, Exception]:
+    async def _apply(
+        self, batch: Sequence[Entry], mutations: Mapping[int, tuple[str, Mutation]]
+    ) -> dict[int, Exception]:
         """Write mutations, by their places in the batch, and answer with those that failed, and why."""
         failed: dict[int, Exception] = {}
         rows: list[_Row] = []
         tables: dict[str, Statements | BadMutation] = {}
-        for i, mutation in mutations.items():
+        for i, (name, mutation) in mutations.items():
             try:
-                name = self._table_of(mutation)
                 table = tables.get(name)
                 if table is None:
                     table = tables[name] = await self._statements(name)
@@ -204,27 +217,30 @@ class CassandraSink(Sink):
     async def _run(self, groups: Sequence[Sequence[_Row]]) -> list[Exception | None]:
         return await self._requests.run([_statement(group) for group in groups])
 
-    def _table_of(self, mutation: Mutation) -> str:
-        table: str | None = self.options.table
-        if table is None and mutation.table is None:
-            raise BadMutation("the mutation names no `table`, and neither does the target")
-        if table is not None and mutation.table not in (None, table):
-            raise BadMutation(f"the mutation is for the table {mutation.table}, and the target writes to {table}")
-        return table or str(mutation.table)
-
     async def _statements(self, name: str) -> Statements | BadMutation:
         """The statements of a table, or why there can be none."""
         async with self._reading:
-            if name not in self._tables:
-                try:
-                    self._tables[name] = await asyncio.to_thread(self._read, name)
-                except (BadMutation, InvalidRequest) as error:
-                    reason = str(error)
-                    if name != self.options.table:
-                        return BadMutation(reason)
-                    # The target's own table is gone or wrong: that is no record's fault.
-                    raise SinkError(f"{reason}; `walstream apply` makes what options.create describes") from error
-            return self._tables[name]
+            version = self._version(name)
+            known = self._tables.get(name)
+            if known is not None and known[0] is version:
+                return known[1]
+            try:
+                statements = await asyncio.to_thread(self._read, name)
+            except (BadMutation, InvalidRequest) as error:
+                if name != self.options.table:
+                    return BadMutation(str(error))
+                # The target's own table is gone or wrong: that is no record's fault.
+                raise SinkError(f"{error}; `walstream apply` makes what options.create describes") from error
+            self._tables[name] = version, statements
+            return statements
+
+    def _version(self, name: str) -> object:
+        """Another object after the server has told of a change to the table.
+
+        Asked for because a table that was dropped and made again with other types may take the old types' bytes.
+        """
+        keyspace = self._session.cluster.metadata.keyspaces.get(self.options.keyspace)
+        return None if keyspace is None else keyspace.tables.get(name)
 
     def _read(self, name: str) -> Statements:
         table = schema.read_table(self._session, self.options.keyspace, name)
@@ -233,16 +249,6 @@ class CassandraSink(Sink):
         if table.is_counter:
             raise BadMutation(f"{table} holds counters, which cannot be written twice with one result")
         return Statements(self._session, table)
-
-
-def _mutation(entry: Entry) -> Mutation:
-    if entry.type != MUTATION_TYPE:
-        raise RecordRefused("no-mutation", f"its type is {entry.type}, and this sink understands {MUTATION_TYPE}")
-    return parse_mutation(entry.payload)
-
-
-def _may_be_stale(error: Exception) -> bool:
-    return isinstance(error, InvalidRequest) or (isinstance(error, BadMutation) and error.stale)
 
 
 def _by_partition(rows: Sequence[_Row]) -> list[list[_Row]]:

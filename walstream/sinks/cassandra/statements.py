@@ -8,15 +8,11 @@ from cassandra.query import UNSET_VALUE, BoundStatement
 
 from walstream.mutation import Mutation
 from walstream.sinks.cassandra import schema
-from walstream.sinks.cassandra.types import BadValue, Encode, UnknownField, encoder, int64
+from walstream.sinks.cassandra.types import BadValue, Encode, encoder, int64
 
 
 class BadMutation(ValueError):
-    """A mutation that the table cannot take. ``stale`` if it could after a change of the schema that we missed."""
-
-    def __init__(self, reason: str, *, stale: bool = False) -> None:
-        self.stale = stale
-        super().__init__(reason)
+    """A mutation that the table cannot take, as far as we know its schema."""
 
 
 class Statements:
@@ -63,7 +59,7 @@ class Statements:
         key = [self._encode(column, encode, mutation.key.get(column)) for column, _, encode in self._key]
         if len(mutation.key) > len(key):
             names = ", ".join(sorted(mutation.key.keys() - set(self.table.key)))
-            raise BadMutation(f"not in the primary key of {self.table}: {names}", stale=True)
+            raise BadMutation(f"not in the primary key of {self.table}: {names}")
         if mutation.op == "delete":
             return _bound(self._delete, [int64(time), *key])
         values = self._unset.copy()
@@ -73,7 +69,7 @@ class Statements:
             if known is None:
                 if column in self.table.key:
                     raise BadMutation(f"column {column} is in the primary key; it belongs in `key`, not in `set`")
-                raise BadMutation(f"{self.table} has no column {column}", stale=True)
+                raise BadMutation(f"{self.table} has no column {column}")
             index, encode = known
             values[index] = None if value is None else self._encode(column, encode, value)
         values.append(int64(time))
@@ -86,7 +82,7 @@ class Statements:
             return encode(value)
         except BadValue as error:
             kind = self.table.columns[column]
-            raise BadMutation(f"column {column} ({kind}): {error}", stale=isinstance(error, UnknownField)) from None
+            raise BadMutation(f"column {column} ({kind}): {error}") from None
 
 
 def _bound(prepared: Any, values: list[Any]) -> BoundStatement:

@@ -56,10 +56,6 @@ class BadValue(ValueError):
     """A JSON value that cannot be a value of the column's type."""
 
 
-class UnknownField(BadValue):
-    """A field that the user-defined type does not have, as far as we know; its schema may have changed."""
-
-
 int32 = struct.Struct(">i").pack
 int64 = struct.Struct(">q").pack
 
@@ -406,7 +402,7 @@ def _user_type(cql_type: Any) -> Encode:
             raise BadValue(f"expected an object (the fields of {name}), got {_kind(value)}")
         unknown = value.keys() - fields.keys()
         if unknown:
-            raise UnknownField(f"the type {name} has no field {', '.join(sorted(unknown))}")
+            raise BadValue(f"the type {name} has no field {', '.join(sorted(unknown))}")
         return b"".join(_nullable(encode_field, value.get(field)) for field, encode_field in fields.items())
 
     return encode
