@@ -25,15 +25,20 @@ NEEDS_CONNECTION = frozenset({"cassandra"})
 """Sinks that need an entry of connections.yaml; a kafka sink without one is on the namespace's own Kafka."""
 
 
-def load_namespaces(folder: Path) -> dict[str, Namespace]:
+def load_namespaces(folder: Path, *, connections: bool = True) -> dict[str, Namespace]:
     """Every namespace of a folder, by name.
+
+    Parameters
+    ----------
+    connections
+        Whether to check ``connections.yaml``, too. A producer does not need the secrets that it names.
 
     Raises
     ------
     ConfigurationError
         Something in the folder cannot be; where several things are wrong, the message has them all.
     """
-    namespaces, problems = check_folder(folder)
+    namespaces, problems = check_folder(folder, with_connections=connections)
     _raise(problems)
     return namespaces
 
@@ -51,7 +56,9 @@ def load_connections(folder: Path) -> dict[str, Connection]:
     return connections
 
 
-def check_folder(folder: Path) -> tuple[dict[str, Namespace], list[ConfigurationError]]:
+def check_folder(
+    folder: Path, *, with_connections: bool = True
+) -> tuple[dict[str, Namespace], list[ConfigurationError]]:
     """The namespaces that are right, and everything that is wrong."""
     if not folder.is_dir():
         return {}, [
@@ -66,7 +73,7 @@ def check_folder(folder: Path) -> tuple[dict[str, Namespace], list[Configuration
     )
     if not files:
         return {}, [ConfigurationError(f"{folder} has no namespace file", remedy="run: walstream init")]
-    connections, problems = _check_connections(folder)
+    connections, problems = _check_connections(folder) if with_connections else (None, [])
     namespaces: dict[str, Namespace] = {}
     came_from: dict[str, str] = {}
     for file in files:
@@ -217,7 +224,9 @@ def _check_target(
     problems = [_unknown(document, (*path, "options", word), words) for word in target.options if word not in words]
     try:
         context = {"folder": document.file.parent.absolute()}
-        options.model_validate({k: v for k, v in target.options.items() if k in words}, context=context)
+        # A misspelt word is taken for the right one, so that it is not reported as missing, too.
+        given = {(word if word in words else _near(word, words)): value for word, value in target.options.items()}
+        options.model_validate({word: value for word, value in given.items() if word is not None}, context=context)
     except ValidationError as error:
         problems += _problems(error, document, options, (*path, "options"))
     if connections is None:
@@ -275,9 +284,13 @@ def _unknown(document: Document, path: Path_, words: Iterable[str]) -> Configura
     return _problem(document, path, said, _nearest(str(path[-1]), words) or known)
 
 
+def _near(word: str, words: Iterable[str]) -> str | None:
+    return next(iter(difflib.get_close_matches(word, list(words), n=1)), None)
+
+
 def _nearest(word: str, words: Iterable[str]) -> str | None:
-    near = difflib.get_close_matches(word, list(words), n=1, cutoff=0.6)
-    return f"did you mean {near[0]}?" if near else None
+    near = _near(word, words)
+    return None if near is None else f"did you mean {near}?"
 
 
 def _words(model: type[BaseModel]) -> list[str]:

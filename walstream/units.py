@@ -102,7 +102,7 @@ _ISO_DURATION = re.compile(
     r"(?P<time>T(?:(?P<H>[0-9]+(?:[.,][0-9]+)?)H)?(?:(?P<M>[0-9]+(?:[.,][0-9]+)?)M)?(?:(?P<S>[0-9]+(?:[.,][0-9]+)?)S)?)?"
 )
 _ISO_UNITS = {"W": 7 * DAY * 1_000, "D": DAY * 1_000, "H": HOUR * 1_000, "M": MINUTE * 1_000, "S": SECOND * 1_000}
-_ISO_CALENDAR = re.compile(r"P(?:[0-9.,]+Y)?(?:[0-9.,]+M)?(?:[0-9.,]+[WD])*(?:T.*)?")
+_ISO_CALENDAR = re.compile(r"P[0-9.,]+[YM].*")
 
 
 def parse_iso_duration(text: str) -> int:
