@@ -5,9 +5,11 @@ A test that stops or kills a server makes one of its own with `make_kafka` or `m
 
 from __future__ import annotations
 
+import os
+import random
 import uuid
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING, Any
 
@@ -16,20 +18,25 @@ import pytest
 if TYPE_CHECKING:
     from confluent_kafka.admin import AdminClient
 
-    from walstream.testing.servers import Address, Server
+    from walstream.testing.sandbox import Sandbox
+    from walstream.local import Servers
+    from walstream.local.certificates import Certificates
+    from walstream.testing.servers import Address, Name, Server
 
 MakeServer = Callable[..., "Server"]
 MakeTopic = Callable[..., str]
+MakeSandbox = Callable[..., "Sandbox"]
 
 
 @pytest.fixture(scope="session")
-def _starting(
+def _address_of(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[dict[str, Future[Address]]]:
+) -> Iterator[Callable[[Name], Address]]:
     """The session's servers. All that the chosen tests need are started at once, when the first is asked for."""
-    from walstream.testing.servers import Name, given, start_server
+    from walstream.testing.servers import given, start_server
 
     needed: dict[Name, str] = {"kafka": "brokers", "cassandra": "cassandra"}
+    used = {fixture for item in request.session.items for fixture in getattr(item, "fixturenames", ())}
     with ExitStack() as stack, ThreadPoolExecutor(len(needed)) as pool:
 
         def start(name: Name) -> Address:
@@ -37,20 +44,26 @@ def _starting(
                 return address
             return stack.enter_context(closing(start_server(name, tmp_path_factory.mktemp(name)))).address
 
-        used = {fixture for item in request.session.items for fixture in getattr(item, "fixturenames", ())}
-        yield {name: pool.submit(start, name) for name, fixture in needed.items() if fixture in used}
+        starting = {name: pool.submit(start, name) for name, fixture in needed.items() if fixture in used}
+
+        def address_of(name: Name) -> Address:
+            if name not in starting:  # A test asks for it only as it runs.
+                starting[name] = pool.submit(start, name)
+            return starting[name].result()
+
+        yield address_of
 
 
 @pytest.fixture(scope="session")
-def brokers(_starting: dict[str, Future[Address]]) -> Address:
+def brokers(_address_of: Callable[[Name], Address]) -> Address:
     """The session's Kafka: ``host:port``."""
-    return _starting["kafka"].result()
+    return _address_of("kafka")
 
 
 @pytest.fixture(scope="session")
-def cassandra(_starting: dict[str, Future[Address]]) -> Address:
+def cassandra(_address_of: Callable[[Name], Address]) -> Address:
     """The session's Cassandra: ``host:port``, with `host`, `port` and `contact_points`."""
-    return _starting["cassandra"].result()
+    return _address_of("cassandra")
 
 
 @pytest.fixture(scope="session")
@@ -135,3 +148,63 @@ def make_cassandra(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MakeSer
             return stack.enter_context(closing(start_server("cassandra", tmp_path_factory.mktemp("cassandra"))))
 
         yield make
+
+
+@pytest.fixture(scope="session")
+def seed() -> int:
+    """What random tests draw from; `WALSTREAM_SEED` repeats a run, and the end of every run says it."""
+    return int(os.environ.get("WALSTREAM_SEED") or random.SystemRandom().randrange(1_000_000))
+
+
+@pytest.fixture(autouse=True)
+def _note_the_seed(request: pytest.FixtureRequest) -> None:
+    if "seed" in request.fixturenames:
+        request.config.stash[SEED] = request.getfixturevalue("seed")
+
+
+SEED = pytest.StashKey[int]()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Say with which seed the run can be repeated."""
+    if SEED in config.stash:
+        terminalreporter.write_line(f"random tests: repeat with WALSTREAM_SEED={config.stash[SEED]}")
+
+
+@pytest.fixture(scope="module")
+def make_sandbox(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MakeSandbox]:
+    """Make namespaces of one's own, with workers, on the session's Kafka or on another; cleaned up after the module."""
+    from walstream.testing.sandbox import Sandbox
+
+    with ExitStack() as stack:
+
+        def make(*, brokers: str | None = None, **options: Any) -> Sandbox:
+            where = brokers or request.getfixturevalue("brokers")
+            return stack.enter_context(Sandbox(tmp_path_factory.mktemp("sandbox"), where, **options))
+
+        yield make
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    """Certificates of `secure`'s servers and of a client."""
+    from walstream.local.certificates import make_certificates
+
+    return make_certificates(tmp_path_factory.mktemp("certificates"))
+
+
+@pytest.fixture(scope="session")
+def secure(tmp_path_factory: pytest.TempPathFactory, certificates: Certificates) -> Iterator[Servers]:
+    """A Kafka with TLS and SASL (``alice``, "a secret of 5 words") and a Cassandra with TLS and passwords; local ones.
+
+    Kafka's listeners are `secure.address("kafka", "SASL_SSL")` and so on; Cassandra's user is ``cassandra``, its password too.
+    """
+    from walstream.local import CassandraOptions, KafkaOptions, Servers
+
+    kafka = KafkaOptions(users={"alice": "a secret of 5 words"}, certificates=certificates)
+    cassandra = CassandraOptions(passwords=True, certificates=certificates)
+    with Servers(tmp_path_factory.mktemp("secure"), kafka=kafka, cassandra=cassandra) as servers:
+        servers.up()
+        yield servers
+        for name in servers.names:
+            servers.stop(name, kill=True)

@@ -17,7 +17,7 @@ from walstream.testing.workload import EVENTS, RUBBISH, STATE, Workload, cloud_e
 @pytest.fixture(scope="module")
 def running(make_sandbox: Callable[..., Sandbox], cassandra: str) -> Sandbox:
     """A sandbox whose three workers run for all tests of the module."""
-    sandbox = make_sandbox(cassandra)
+    sandbox = make_sandbox(cassandra=cassandra)
     sandbox.start()
     return sandbox
 

@@ -228,6 +228,13 @@ class Sandbox:
         """How many offsets a stage is behind its source."""
         return self.readback.lag(self.group(stage), self.source(stage))
 
+    def position(self, stage: str) -> int:
+        """Sum of the offsets that a stage has committed; 0 while there is no answer."""
+        try:
+            return sum(self.readback.committed(self.group(stage), self.source(stage)).values())
+        except KafkaException:
+            return 0
+
     def drain(self, timeout: float = 60.0, stages: Sequence[str] = ()) -> float:
         """Wait until everything that was written went through; return after how many seconds.
 
