@@ -165,14 +165,20 @@ class Admin:
         wanted = {TopicPartition(*partition): spec for partition in partitions}
         if not wanted:
             return {}
-        found = self._settled(
-            lambda: {
-                (key.topic, key.partition): self._settling(future).offset
-                for key, future in self._client.list_offsets(
-                    wanted, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=self._timeout
-                ).items()
-            }
-        )
+
+        def once() -> dict[Partition, int]:
+            futures = self._client.list_offsets(
+                wanted, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=self._timeout
+            )
+            try:
+                return {(key.topic, key.partition): self._settling(future).offset for key, future in futures.items()}
+            except KafkaException as error:
+                if error.args[0].code() == KafkaError._NOENT:
+                    # librdkafka keeps what it saw while a new topic had no leader yet, until it is made to look again.
+                    self._client.list_topics(timeout=self._timeout)
+                raise
+
+        found = self._settled(once)
         after_all = [partition for partition, offset in found.items() if offset < 0]  # nothing came since that time
         return found | (self.offsets(after_all, "latest") if after_all else {})
 
