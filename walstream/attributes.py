@@ -36,7 +36,8 @@ _from_iso = datetime.fromisoformat
 
 def read_time(text: bytes) -> int:
     """Microseconds since the epoch of the attribute ``time``; fast for times in UTC, which most producers write."""
-    # Every third character from the fifth on: of these shapes datetime accepts what RFC 3339 does, and an empty fraction.
+    # Every third character from the fifth on. Of these shapes datetime accepts what RFC 3339 does, and an empty
+    # fraction, which has 21 characters.
     if text[4:20:3] in _SHAPES and text[-1] == _Z and len(text) != 21:
         try:
             return (_from_iso(text.decode()) - _EPOCH) // _MICROSECOND

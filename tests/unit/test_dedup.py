@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from walstream.dedup import (
+    SEGMENTS,
+    Row,
+    Verdict,
+    decide,
+    decode_row,
+    encode_row,
+    live_segments,
+    segment_of,
+)
+from walstream.errors import StateMismatch
+
+positions = st.integers(-1, 2**62)
+
+
+class Segments:
+    """Dedup over segments as a router has it: dictionaries by segment, of which the live ones are kept."""
+
+    def __init__(self, window: int) -> None:
+        self.window, self.clock, self.stored = window, 0, {}  # type: ignore[var-annotated]
+
+    def see(self, clock: int, name: str, position: int) -> Verdict:
+        self.clock = max(self.clock, clock)
+        segment = segment_of(self.clock, self.window)
+        live = live_segments(segment)
+        self.stored = {number: rows for number, rows in self.stored.items() if number in live}
+        found = next((self.stored[number][name] for number in live if name in self.stored.get(number, ())), None)
+        verdict = decide(None if found is None else decode_row(found), position)
+        if verdict is Verdict.NEW:
+            self.stored.setdefault(segment, {})[name] = encode_row(position, position)
+        return verdict
+
+
+@given(
+    st.integers(1, 20),
+    st.lists(st.tuples(st.integers(0, 8), st.sampled_from("abc")), max_size=60),
+)
+def test_an_identity_is_found_for_a_window_and_forgotten_after_one_and_a_half(
+    window: int, steps: list[tuple[int, str]]
+) -> None:
+    segments = Segments(window)
+    clock = 0
+    first: dict[str, tuple[int, int]] = {}  # name -> when and where it was taken for new
+    for position, (step, name) in enumerate(steps):
+        clock += step
+        verdict = segments.see(clock, name, position)
+        if name not in first:
+            assert verdict is Verdict.NEW
+        elif clock - first[name][0] <= window:
+            assert verdict is Verdict.DUPLICATE
+        elif clock - first[name][0] > SEGMENTS * ((window + 1) // 2):
+            assert verdict is Verdict.NEW
+        if verdict is Verdict.NEW:
+            first[name] = clock, position
+        # Read once more, as after a crash, the record is what it was.
+        assert segments.see(clock, name, position) is (
+            Verdict.REDELIVERY if verdict is Verdict.NEW else Verdict.DUPLICATE
+        )
+
+
+@given(st.integers(0, 1000), st.integers(1, 50), st.integers(-1000, 0))
+def test_a_clock_that_goes_back_changes_nothing(clock: int, window: int, back: int) -> None:
+    segments = Segments(window)
+    segments.see(clock, "a", 1)
+    assert segments.see(clock + back, "a", 2) is Verdict.DUPLICATE
+
+
+def test_a_row_of_a_later_position_is_a_duplicate_too() -> None:
+    assert decide(Row(9, 0), 8) is Verdict.DUPLICATE
+
+
+@given(positions, positions)
+def test_rows_come_back(position: int, destination: int) -> None:
+    assert decode_row(encode_row(position, destination)) == Row(position, destination)
+
+
+def test_rows_of_a_newer_format_are_refused() -> None:
+    with pytest.raises(StateMismatch, match="has format 2; this version of walstream reads format 1"):
+        decode_row(b"\x02" + encode_row(1, 2)[1:])
+
+
+@pytest.mark.parametrize("row", [b"", b"\x01", b"\x00" * 17, encode_row(1, 2) + b"x"])
+def test_what_is_no_row_is_refused(row: bytes) -> None:
+    with pytest.raises(StateMismatch, match="cannot be read"):
+        decode_row(row)
