@@ -80,7 +80,7 @@ class AsyncClient:
         self._routes = {name: _known_route(namespace) for name, namespace in namespaces.items()}
         self._sender = Sender(self.connection.aiokafka(), timeout=timeout)
         self._ids = Ids()
-        self._counts: dict[str, int] = {}
+        self._counts: dict[str, asyncio.Task[int]] = {}
 
     async def __aenter__(self) -> Self:
         return self
@@ -193,17 +193,25 @@ class AsyncClient:
     async def close(self) -> None:
         """Wait for the answers that are outstanding, and disconnect."""
         await self._sender.close()
+        for count in self._counts.values():
+            count.cancel()
 
     def route(self, namespace: str) -> Route:
         """Where a namespace's records go, and what its file says about them."""
         return self._routes.get(namespace) or Route(namespace, f"{namespace}.ingress")
 
     async def _partition_count(self, topic: str) -> int:
+        """Ask once; the count is fixed for life, by contract. Who writes at the same time shares the question."""
         count = self._counts.get(topic)
         if count is None:
-            # Fixed for life, by contract.
-            count = self._counts[topic] = await self._sender.partition_count(topic)
-        return count
+            count = asyncio.create_task(self._sender.partition_count(topic))
+            self._counts[topic] = count
+            count.add_done_callback(lambda task: self._forget_failure(topic, task))
+        return await asyncio.shield(count)
+
+    def _forget_failure(self, topic: str, count: asyncio.Task[int]) -> None:
+        if count.cancelled() or count.exception() is not None:
+            del self._counts[topic]
 
 
 def _known_route(namespace: Namespace) -> Route:
@@ -212,4 +220,4 @@ def _known_route(namespace: Namespace) -> Route:
 
 
 def _namespaces(folder: Path, *, required: bool) -> Mapping[str, Namespace]:
-    return load_namespaces(folder) if required or any(folder.glob("*.y*ml")) else {}
+    return load_namespaces(folder, connections=False) if required or any(folder.glob("*.y*ml")) else {}

@@ -143,8 +143,15 @@ def compose(write: Write, route: Route, *, id_: str, source: str = SOURCE) -> Co
     Raises
     ------
     RecordRefused
-        It would end in the DLQ, or be too large for the namespace.
+        It would end in the DLQ, or be too large for the namespace, or an argument is of a type that it cannot be.
     """
+    try:
+        return _compose(write, route, id_, source)
+    except (AttributeError, TypeError, UnicodeError) as error:
+        raise RecordRefused("bad-argument", f"the record cannot be made of the arguments: {error}") from error
+
+
+def _compose(write: Write, route: Route, id_: str, source: str) -> Composed:
     payload, key, type_, content_type = write.payload, write.key, write.type, write.content_type
     if isinstance(key, str):
         key = key.encode()
@@ -204,7 +211,7 @@ def _mutation_key(mutation: Mutation, key: bytes | None, route: Route) -> bytes 
 
 def _check_headers(headers: Headers) -> None:
     for name, _ in headers:
-        if name.startswith(("ce_", "walstream-")) or name == "content-type":
+        if name.startswith("ce_") or name.lower().startswith("walstream-") or name.lower() == "content-type":
             raise RecordRefused("reserved-header", f"the header {name} is an attribute's, or reserved")
 
 
