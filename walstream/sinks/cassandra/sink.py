@@ -86,6 +86,7 @@ class CassandraSink(Sink):
     """Every entry's payload is a mutation; it becomes one row's INSERT or DELETE ``USING TIMESTAMP``."""
 
     Options = CassandraOptions
+    late_writes_harmless = True  # by its effective time, a late write changes nothing that is newer
     errors: ClassVar = {
         NoHostAvailable: TARGET_DOWN,
         ConnectionException: TARGET_DOWN,
