@@ -82,10 +82,11 @@ class TransactionalProducer:
         async with asyncio.timeout(COMMIT_TIMEOUT):
             await self._producer.begin_transaction()
             sent = [self._send(topic, partition, sealed) for (topic, partition), sealed in batches.items()]
-            commit_offsets = self._producer.send_offsets_to_transaction(dict(offsets), group)
-            *placed, _ = await asyncio.gather(*sent, commit_offsets)
+            # A checkpoint of the opening or the end has changes and no offsets, which aiokafka refuses to send.
+            to_commit = [self._producer.send_offsets_to_transaction(dict(offsets), group)] if offsets else []
+            answers = await asyncio.gather(*sent, *to_commit)
             await self._producer.commit_transaction()
-        return dict(zip(batches, placed, strict=True))
+        return dict(zip(batches, answers[: len(sent)], strict=True))
 
     async def _send(self, topic: str, partition: int, batches: list[Any]) -> list[int]:
         # Every answer is awaited: a batch that failed for lack of a leader would be missing from the transaction.
@@ -107,4 +108,10 @@ class TransactionalProducer:
         with contextlib.suppress(Exception):
             # Ends the sender's task; it raises the error again that ended it, ProducerFenced for one.
             await asyncio.wait_for(producer._sender.close(), 1)
-        producer._message_accumulator._batches.clear()
+        accumulator = producer._message_accumulator
+        for batch in [
+            *accumulator._pending_batches,
+            *(batch for batches in accumulator._batches.values() for batch in batches),
+        ]:
+            batch.future.cancel()  # else asyncio reports each as an error that nobody looked at
+        accumulator._batches.clear()
