@@ -46,6 +46,9 @@ _SETTLING = frozenset(
         KafkaError.UNKNOWN_TOPIC_OR_PART,
         KafkaError.LEADER_NOT_AVAILABLE,
         KafkaError.NOT_LEADER_FOR_PARTITION,
+        KafkaError.FENCED_LEADER_EPOCH,
+        KafkaError.UNKNOWN_LEADER_EPOCH,
+        KafkaError.OFFSET_NOT_AVAILABLE,
         KafkaError.COORDINATOR_NOT_AVAILABLE,
         KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
         KafkaError.NOT_COORDINATOR,
@@ -129,7 +132,7 @@ class Admin:
         return {name: str(topic.topic_id) for name, topic in found.items()}
 
     def create(self, topics: Sequence[Topic]) -> None:
-        """Make topics, and wait until they can be used; one that exists by now is left to `describe`."""
+        """Make topics, and wait until they can be used; one that exists by now is left as it is."""
         if not topics:
             return
         new = [NewTopic(t.name, t.partitions, t.replication, config=dict(t.config)) for t in topics]

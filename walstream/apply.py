@@ -14,6 +14,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import stamina
+
 from walstream import topics
 from walstream.admin import Admin, Partition, Where
 from walstream.changes import Action, Change
@@ -24,6 +26,9 @@ from walstream.kafka import KafkaConnection
 from walstream.namespace import Namespace
 from walstream.topics import Described, Difference, Topic
 from walstream.units import format_rfc3339
+
+SETTLED_WITHIN_S = 10.0
+"""How long what was changed may take to be seen on every broker."""
 
 
 def describe(connection: KafkaConnection, names: Collection[str]) -> dict[str, Described]:
@@ -113,6 +118,8 @@ def apply(
     ------
     Unreachable, SinkError, ConfigurationError
         Kafka or a target does not answer, or a secret is not there.
+    TopicMismatch
+        Somebody else changed the topics at the same time.
     """
     admin = Admin(connection)
     brokers = admin.broker_count()
@@ -132,7 +139,21 @@ def apply(
         _execute(admin, plan)
     for sink in sinks:
         asyncio.run(sink.provision(dry_run=False))
+    _confirm(admin, [topic for namespace in namespaces for topic in topics.all_topics(namespace)])
     return changes
+
+
+def _confirm(admin: Admin, wanted: Sequence[Topic]) -> None:
+    """Look again, until every broker that answers knows what was done."""
+    for trial in stamina.retry_context(
+        on=TopicMismatch, attempts=None, timeout=SETTLED_WITHIN_S, wait_initial=0.05, wait_max=0.5, wait_jitter=0.05
+    ):
+        with trial:
+            differences = topics.verify(wanted, admin.describe({topic.name for topic in wanted}))
+            if differences:
+                raise TopicMismatch(
+                    "\n".join(["topics were changed by somebody else at the same time:", *explain(differences)])
+                )
 
 
 def ensure_start_offsets(

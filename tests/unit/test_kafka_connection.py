@@ -9,6 +9,7 @@ import pytest
 
 from walstream.errors import ConfigurationError
 from walstream.kafka import KafkaConnection, broker_address
+from walstream.local.certificates import make_certificates
 from walstream.settings import Settings
 
 
@@ -106,27 +107,4 @@ def test_no_address(text: str) -> None:
 @pytest.fixture(scope="module")
 def ca(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A certificate to trust."""
-    from datetime import UTC, datetime, timedelta
-
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-    from cryptography.x509.oid import NameOID
-
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test")])
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    file = tmp_path_factory.mktemp("ca") / "ca.pem"
-    file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    return file
+    return make_certificates(tmp_path_factory.mktemp("ca")).authority
