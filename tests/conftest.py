@@ -18,9 +18,9 @@ import pytest
 if TYPE_CHECKING:
     from confluent_kafka.admin import AdminClient
 
-    from walstream.testing.sandbox import Sandbox
     from walstream.local import Servers
     from walstream.local.certificates import Certificates
+    from walstream.testing.sandbox import Sandbox
     from walstream.testing.servers import Address, Name, Server
 
 MakeServer = Callable[..., "Server"]
@@ -197,7 +197,8 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
 def secure(tmp_path_factory: pytest.TempPathFactory, certificates: Certificates) -> Iterator[Servers]:
     """A Kafka with TLS and SASL (``alice``, "a secret of 5 words") and a Cassandra with TLS and passwords; local ones.
 
-    Kafka's listeners are `secure.address("kafka", "SASL_SSL")` and so on; Cassandra's user is ``cassandra``, its password too.
+    Kafka's listeners are `secure.address("kafka", "SASL_SSL")` and so on; Cassandra's user is ``cassandra``, and so is
+    the password.
     """
     from walstream.local import CassandraOptions, KafkaOptions, Servers
 

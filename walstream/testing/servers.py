@@ -134,7 +134,8 @@ class LocalServer:
         self._servers.start(self._name)
 
     def close(self) -> None:
-        self._servers.close()
+        # Nobody wants its data any more.
+        self._servers.stop(self._name, kill=True)
 
 
 class Container:

@@ -1,0 +1,231 @@
+"""The local servers, through the command line and through Python."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from walstream.errors import ServerError
+from walstream.local import KafkaOptions, Servers
+
+
+class Cli:
+    """`walstream local` in one folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def command(self, *words: str) -> list[str]:
+        program = [sys.executable, "-c", "from walstream.cli import main; main()"]
+        return [*program, "local", words[0], "--folder", str(self.folder), *words[1:]]
+
+    def run(self, *words: str, status: int = 0, stdin: str = "") -> str:
+        done = subprocess.run(self.command(*words), input=stdin, capture_output=True, text=True, timeout=120)
+        assert done.returncode == status, done.stdout + done.stderr
+        return done.stdout if status == 0 else done.stderr
+
+    def status(self) -> dict[str, dict[str, Any]]:
+        return {each["name"]: each for each in json.loads(self.run("status", "--json"))}
+
+    @contextlib.contextmanager
+    def foreground(self, *words: str) -> Iterator[subprocess.Popen[str]]:
+        """`up`, until it says that the servers answer."""
+        up = subprocess.Popen(self.command("up", "--json", *words), stdout=subprocess.PIPE, text=True)
+        try:
+            assert up.stdout is not None
+            said = ""
+            while line := up.stdout.readline():
+                said += line
+                if line.startswith("]"):
+                    break
+            assert json.loads(said)
+            yield up
+        finally:
+            up.kill()
+            up.wait()
+
+
+def eventually(condition: Callable[[], bool], seconds: float = 30) -> bool:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def ended(pid: int) -> bool:
+    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
+def write(address: str, topic: str, value: bytes) -> None:
+    producer = Producer({"bootstrap.servers": address, "log_level": 0})
+    producer.produce(topic, value)
+    assert producer.flush(30) == 0
+
+
+def read_first(address: str, topic: str) -> bytes | None:
+    consumer = Consumer({"bootstrap.servers": address, "group.id": "unused", "log_level": 0})
+    try:
+        consumer.assign([TopicPartition(topic, 0, 0)])
+        message = consumer.poll(30)
+        return message.value() if message else None
+    finally:
+        consumer.close()
+
+
+@pytest.fixture(scope="module")
+def cli(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cli]:
+    """Both servers, as a `walstream local up` in the foreground holds them."""
+    cli = Cli(tmp_path_factory.mktemp("local"))
+    with cli.foreground():
+        yield cli
+
+
+def test_both_run_and_say_where(cli: Cli) -> None:
+    status = cli.status()
+    assert {name: each["state"] for name, each in status.items()} == {"kafka": "running", "cassandra": "running"}
+    assert cli.run("env").splitlines() == [
+        f"export WALSTREAM_BROKERS={status['kafka']['address']}",
+        f"export WALSTREAM_CASSANDRA={status['cassandra']['address']}",
+    ]
+    assert AdminClient({"bootstrap.servers": status["kafka"]["address"]}).list_topics(timeout=10).brokers
+
+
+def test_topics_are_not_made_by_accident(cli: Cli) -> None:
+    admin = AdminClient({"bootstrap.servers": cli.status()["kafka"]["address"]})
+    admin.list_topics("mistyped", timeout=10)
+    assert "mistyped" not in admin.list_topics(timeout=10).topics
+
+
+def test_a_second_up_finds_the_first(cli: Cli) -> None:
+    before = cli.status()
+    assert json.loads(cli.run("up", "--json")) == list(before.values())
+    assert json.loads(cli.run("up", "--detach", "--json")) == list(before.values())
+
+
+def test_kafka_alone_is_killed_and_comes_back_with_its_data(cli: Cli) -> None:
+    before = cli.status()
+    address = before["kafka"]["address"]
+    admin = AdminClient({"bootstrap.servers": address})
+    admin.create_topics([NewTopic("kept", 1, 1)])["kept"].result(timeout=30)
+    write(address, "kept", b"written before")
+    cli.run("stop", "kafka", "--kill")
+    stopped = cli.status()
+    assert stopped["kafka"]["state"] == "stopped"
+    assert stopped["cassandra"] == before["cassandra"]
+    cli.run("start", "kafka")
+    after = cli.status()["kafka"]
+    assert after["address"] == address
+    assert after["pid"] != before["kafka"]["pid"]
+    assert read_first(address, "kept") == b"written before"
+
+
+def test_cassandra_alone_is_stopped_and_comes_back_with_its_data(cli: Cli) -> None:
+    before = cli.status()
+    schema = (
+        "CREATE KEYSPACE kept WITH replication = {'class': 'SimpleStrategy', 'replication_factor': 1}; "
+        "CREATE TABLE kept.words (id int PRIMARY KEY, word text); -- a comment; not a statement\n"
+        "INSERT INTO kept.words (id, word) VALUES (1, 'semi;colon')"
+    )
+    cli.run("cql", stdin=schema)
+    cli.run("stop", "cassandra")
+    assert cli.status()["kafka"] == before["kafka"]
+    assert "No Cassandra answers" in cli.run("cql", "SELECT * FROM kept.words", status=1)
+    cli.run("start", "cassandra")
+    assert json.loads(cli.run("cql", "--json", "SELECT * FROM kept.words")) == [{"id": 1, "word": "semi;colon"}]
+    assert "kept.nothing" in cli.run("cql", "SELECT * FROM kept.nothing", status=1)
+
+
+def test_a_dead_parent_leaves_no_orphan(tmp_path: Path) -> None:
+    cli = Cli(tmp_path)
+    with cli.foreground("kafka") as up:
+        cli.run("stop", "kafka")
+        cli.run("start", "kafka")  # By another process; it belongs to the first all the same.
+        pid = cli.status()["kafka"]["pid"]
+        up.kill()
+        up.wait()
+        assert eventually(lambda: ended(pid))
+    assert cli.status()["kafka"]["state"] == "stopped"
+    assert json.loads(cli.run("down", "--json")) == {"stopped": []}
+
+
+def test_a_parent_killed_while_it_starts_leaves_no_orphan(tmp_path: Path) -> None:
+    up = subprocess.Popen(Cli(tmp_path).command("up", "cassandra"), stderr=subprocess.DEVNULL)
+    state = tmp_path / "state.json"
+    assert eventually(lambda: state.exists() and bool(json.loads(state.read_bytes())["processes"]))
+    up.kill()
+    up.wait()
+    assert eventually(lambda: ended(json.loads(state.read_bytes())["processes"]["cassandra"]["pid"]))
+
+
+def test_detached_goes_on_until_down_which_stops_nothing_else(tmp_path: Path, cli: Cli) -> None:
+    others = cli.status()
+    detached = Cli(tmp_path)
+    detached.run("up", "--detach", "kafka")
+    pid = detached.status()["kafka"]["pid"]
+    assert not ended(pid)
+    assert json.loads(detached.run("down", "--json")) == {"stopped": ["kafka"]}
+    assert ended(pid)
+    assert cli.status() == others
+
+
+def test_sigterm_stops_the_foreground_and_its_servers(tmp_path: Path) -> None:
+    cli = Cli(tmp_path)
+    with cli.foreground("kafka") as up:
+        pid = cli.status()["kafka"]["pid"]
+        up.send_signal(signal.SIGTERM)
+        assert up.wait(timeout=60) == 0
+        assert ended(pid)
+
+
+def test_down_leaves_a_process_alone_that_only_has_the_id(tmp_path: Path) -> None:
+    with Servers(tmp_path) as servers:
+        servers.up(cassandra=False)
+        state = json.loads((tmp_path / "state.json").read_bytes())
+        real = state["processes"]["kafka"]
+        time.sleep(2.1)  # Start times closer than this are taken for one.
+        innocent = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+        try:
+            mistaken = {"kafka": real | {"pid": innocent.pid}}  # As if the id had been given out again.
+            (tmp_path / "state.json").write_text(json.dumps(state | {"processes": mistaken}))
+            assert servers.down() == []
+            assert innocent.poll() is None
+        finally:
+            innocent.kill()
+            innocent.wait()
+        (tmp_path / "state.json").write_text(json.dumps(state))
+        assert servers.owned()
+        assert servers.down() == ["kafka"]
+        assert not servers.owned()
+
+
+def test_a_failing_start_shows_the_end_of_the_servers_own_log(tmp_path: Path) -> None:
+    data = tmp_path / "kafka" / "data"
+    data.mkdir(parents=True)
+    (data / "meta.properties").touch()  # So that it counts as set up, and the server itself meets the mistake.
+    with pytest.raises(ServerError, match=r"(?s)ended with status 1 .*num\.io\.threads") as failure:
+        Servers(tmp_path, kafka=KafkaOptions(properties={"num.io.threads": "0"})).up(cassandra=False)
+    assert str(tmp_path / "kafka" / "server.log") in str(failure.value)
+
+
+def test_a_kept_port_that_somebody_took_is_said(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        state = {"ports": {"kafka": {"PLAINTEXT": port}}, "processes": {}, "owners": {}}
+        (tmp_path / "state.json").write_text(json.dumps(state))
+        with pytest.raises(ServerError, match=f"Port {port} of kafka .* is taken"):
+            Servers(tmp_path).up(cassandra=False)
