@@ -18,9 +18,9 @@ from walstream.config import load_connections, load_namespaces
 from walstream.connections import Connection
 from walstream.engine.app import App, make_app
 from walstream.engine.checkpoint import Checkpoint
-from walstream.engine.fetch import Fetch
+from walstream.engine.fetch import Fetch, KafkaRecord
 from walstream.engine.topology import TableSpec, Topology
-from walstream.errors import ConfigurationError, SinkError
+from walstream.errors import ConfigurationError, RecordRefused, SinkError
 from walstream.kafka import KafkaConnection
 from walstream.namespace import Namespace, RetryOptions
 from walstream.preflight import preflight
@@ -147,9 +147,13 @@ class DeliveryProcessor:
     async def process(self, fetch: Fetch, checkpoint: Checkpoint) -> None:
         batch: list[Entry] = []
         for record in fetch:
-            entry = Entry.from_log(
-                self._partition, record.offset, record.key, record.value, record.headers, record.timestamp
-            )
+            try:
+                entry = Entry.from_log(
+                    self._partition, record.offset, record.key, record.value, record.headers, record.timestamp
+                )
+            except RecordRefused as refusal:
+                self._bury_foreign(record, refusal, checkpoint)
+                continue
             if entry.is_for(self._target):
                 batch.append(entry)
                 if len(batch) == BATCH:
@@ -223,6 +227,14 @@ class DeliveryProcessor:
             log.error("%s: %s; the partition is held", self._name, reason)
             return [Retry(reason)] * len(batch)
         return outcomes
+
+    def _bury_foreign(self, record: KafkaRecord, refusal: RecordRefused, checkpoint: Checkpoint) -> None:
+        """Put aside what somebody else wrote into the log."""
+        message = deadletter.refused(
+            record.key, record.value, record.headers, code=refusal.code, reason=refusal.reason,
+            position=record.offset, timestamp=record.timestamp, now=int(time.time() * 1000),
+        )  # fmt: skip
+        checkpoint.output(self._dlq).append(record.timestamp, message.key, message.value, message.headers)
 
     def _bury(self, entry: Entry, reason: str, attempt: int, first: str | None, checkpoint: Checkpoint) -> None:
         message = deadletter.dead(

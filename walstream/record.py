@@ -442,7 +442,9 @@ class Entry:
         Raises
         ------
         StateMismatch
-            The headers that walstream adds are missing, broken, or of a newer format.
+            The headers that walstream adds are of a newer format.
+        RecordRefused
+            They are missing or broken: it was not written by walstream.
         """
         ours: dict[str, bytes | None] = {}
         for name, text in headers:
@@ -464,9 +466,10 @@ class Entry:
                 ours.get(PATH_HEADER) or b"",
             )
         except (KeyError, TypeError, ValueError) as error:
-            raise StateMismatch(
+            raise RecordRefused(
+                "not-an-entry",
                 f"the record at position {position} of partition {partition} was not written by walstream:"
-                f" its headers {PREFIX}… are missing or broken ({error})"
+                f" its headers {PREFIX}… are missing or broken ({error})",
             ) from None
 
     @property

@@ -20,4 +20,6 @@ def load(make: Callable[[Settings], App]) -> App:
         print(f"walstream: {exc}", file=sys.stderr)
         raise SystemExit(1) from None
     logging.getLogger("aiokafka").setLevel(logging.WARNING)
+    # A broker that verifies a new transaction answers "not enough replicas" for a moment; each would be a line.
+    logging.getLogger("aiokafka.producer.sender").setLevel(logging.ERROR)
     return app

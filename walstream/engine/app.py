@@ -28,6 +28,10 @@ class App(faust.App):
     def _create_directories(self) -> None:
         self.engine.folder.mkdir(parents=True, exist_ok=True)
 
+    def on_rebalance_return(self) -> None:
+        super().on_rebalance_return()
+        self.on_rebalance_end()  # there is no recovery that would call it later
+
     async def on_start(self) -> None:
         await super().on_start()
         await self.engine.start()

@@ -34,6 +34,9 @@ log = logging.getLogger(__name__)
 CACHE_SIZE = 64 << 20  # bytes of RocksDB blocks, for all stores together
 CLOSE_TIMEOUT = 2.0  # s; a rebalance waits for the checkpoint at work, but not for a slow sink
 STOP_TIMEOUT = 20.0  # s until a stop that hangs is ended hard
+OPENINGS = 8  # tasks that open at once; each makes connections and opens files
+SILENCE_LIMIT = 120.0  # s without a look for fetches, or without membership: a broker's restart takes some of it
+MEMBER_CHECK = 15.0  # s between two questions whether the group still knows this worker
 
 
 class Engine:
@@ -77,6 +80,8 @@ class Engine:
         self._standby: Standby | None = None
         self._spawned: set[asyncio.Task[Any]] = set()
         self._watchdog = Watchdog(self._stuck, self.fail)
+        self.opening = asyncio.Semaphore(OPENINGS)
+        self.last_look = self._last_membership = time.monotonic()
 
     @property
     def connection(self) -> dict[str, Any]:
@@ -172,10 +177,17 @@ class Engine:
         return lock
 
     async def _mind(self) -> None:
+        asked = time.monotonic()
         while True:
             self._watchdog.turned()
             for task in set(self.tasks.values()):
                 task.check_lost()
+            if self.app.rebalancing or not self.tasks:
+                self._last_membership = time.monotonic()
+            elif time.monotonic() - asked > MEMBER_CHECK:
+                asked = time.monotonic()
+                if await self.consumer.is_member():
+                    self._last_membership = time.monotonic()
             await asyncio.sleep(1)
 
     def _stuck(self) -> str | None:
@@ -183,6 +195,10 @@ class Engine:
         for task in list(self.tasks.values()):
             if task.state in (State.OPENING, State.COMMITTING) and now - task.since > TASK_LIMIT:
                 return f"{task.name} is {task.state.value} since {now - task.since:.0f} s"
+        if self.tasks and now - self.last_look > SILENCE_LIMIT:
+            return f"nothing looked for fetches for {now - self.last_look:.0f} s"
+        if self.tasks and now - self._last_membership > SILENCE_LIMIT:
+            return f"the group {self.group} has not known this worker for {now - self._last_membership:.0f} s"
         return None
 
     async def stop(self) -> None:

@@ -6,7 +6,6 @@ Faust's recovery waits for the offset before the high watermark, which is a tran
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import faust
@@ -57,8 +56,6 @@ class Tables(TableManager):
         await app._fetcher.maybe_start()
         self.on_actives_ready()
         self.on_standbys_ready()
-        app.on_rebalance_end()
-        await asyncio.sleep(0)
 
     async def on_stop(self) -> None:
         await self.app._fetcher.stop()

@@ -96,13 +96,8 @@ class Task:
             return  # it was taken before the last seek, or after the task's end
         if fetch.offset != self._expected[fetch.topic]:
             # Faust drops fetches around a rebalance. What was dropped is fetched again.
-            log.info(
-                "%s: %s at %d instead of %d; seeking back",
-                self.name,
-                fetch.topic,
-                fetch.offset,
-                self._expected[fetch.topic],
-            )
+            expected = self._expected[fetch.topic]
+            log.info("%s: %s at %d instead of %d; seeking back", self.name, fetch.topic, fetch.offset, expected)
             self._seek_back(TP(fetch.topic, fetch.partition), gate)
             return
         self._expected[fetch.topic] = fetch.next_offset
@@ -133,7 +128,9 @@ class Task:
         delay = REOPEN_DELAY
         while True:
             try:
-                await self._open()
+                async with self._engine.opening:
+                    await self._open()
+                await self._start_reading()
                 delay = REOPEN_DELAY
                 await self._work()
                 return
@@ -166,41 +163,34 @@ class Task:
         await self._producer.start()
         committed = await consumer.committed(self.sources)
         changelogs = [table.changelog for table in topology.tables]
-        bounds = {
-            tp.topic: bound
-            for tp, bound in (
-                await consumer.bounds(
-                    [TP(topic, self.partition) for topic in (*topology.sources, *changelogs, *topology.tracked)]
-                )
-            ).items()
-        }
+        named = [*topology.sources, *changelogs, *topology.tracked]
+        found = await consumer.bounds([TP(topic, self.partition) for topic in named])
+        bounds = {tp.topic: bound for tp, bound in found.items()}
         self._store = Store(
             engine.store_folder(topology, self.partition), topology.tables, engine.topic_ids, cache=engine.cache
         )
-        recovered = await recover(
-            engine.connection,
-            self._store,
-            topology.tables,
-            self.partition,
-            {topic: bounds[topic] for topic in changelogs},
-        )
-        positions = {
-            tp: self._position(tp, committed.get(tp), bounds[tp.topic], any(bounds[topic][1] for topic in changelogs))
-            for tp in self.sources
+        logged = {topic: bounds[topic] for topic in changelogs}
+        recovered = await recover(engine.connection, self._store, topology.tables, self.partition, logged)
+        has_state = any(end for _, end in logged.values())
+        self.committed = {
+            tp.topic: self._position(tp, committed.get(tp), bounds[tp.topic], has_state) for tp in self.sources
         }
-        self.committed = {tp.topic: position for tp, position in positions.items()}
         self._expected = dict(self.committed)
         self._positions = {topic: bounds[topic][1] for topic in topology.tracked}
         self._queue.clear()
-        self._processor = topology.processor(self.partition)
+        log.info("%s open after %.0f ms, %d changes recovered", self.name, (time.monotonic() - began) * 1e3, recovered)
+
+    async def _start_reading(self) -> None:
+        """Let the processor get ready, which may wait for a target that is down, and read from where it was."""
+        self._now(State.WORKING)
+        self._processor = self.topology.processor(self.partition)
         checkpoint = self._begin(None)
         await self._processor.open(checkpoint)
         if not checkpoint.is_empty:
             self._seal(checkpoint)
             await self._commit(checkpoint)
         if not self._closing:
-            await consumer.start_reading(positions)
-        log.info("%s open after %.0f ms, %d changes recovered", self.name, (time.monotonic() - began) * 1e3, recovered)
+            await self._engine.consumer.start_reading({tp: self._expected[tp.topic] for tp in self.sources})
 
     def _position(self, tp: TP, committed: int | None, bound: tuple[int, int], has_state: bool) -> int:
         first, end = bound

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from typing import Any, TypeVar
 
@@ -153,6 +154,7 @@ class FetchConsumer(Consumer):
 
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, ConsumerMessage]]:
         """Yield the next fetches (timeout in seconds), each as one message."""
+        self.app.engine.last_look = time.monotonic()
         try:
             fetches = await self._thread.take(self.gates, timeout)
         except asyncio.CancelledError:
