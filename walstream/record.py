@@ -444,7 +444,7 @@ class Entry:
         StateMismatch
             The headers that walstream adds are of a newer format.
         RecordRefused
-            They are missing or broken: it was not written by walstream.
+            They are missing or broken: it was not written by walstream. The code is ``not-an-entry``.
         """
         ours: dict[str, bytes | None] = {}
         for name, text in headers:
