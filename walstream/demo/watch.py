@@ -9,6 +9,7 @@ import bisect
 import threading
 import time
 from array import array
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -26,7 +27,9 @@ from walstream.namespace import Namespace
 from walstream.record import POSITION_HEADER, TIMESTAMP_HEADER
 
 _LAG_EVERY = 0.25  # seconds between two looks at the committed offsets
-_PROBE_EVERY = 0.05  # seconds between two rows that are followed into the table
+_PROBE_EVERY = 0.01  # seconds between two looks at rows that are followed into the table
+_PROBES = 4  # rows in one look
+_FOLLOWED = 40  # rows that are followed at a time
 _RECENT = 500  # latencies from which the live percentiles are taken
 
 
@@ -231,16 +234,20 @@ class Watch:
             )
 
     def _probe_rows(self) -> None:
+        followed: deque[tuple[Step, float]] = deque(maxlen=_FOLLOWED)
+        newest = None
         while not self._closing.wait(_PROBE_EVERY):
-            if self.latest is None:
-                continue
-            step, written = self.latest
-            while not self._closing.is_set():
+            if self.latest is not newest and len(followed) < _FOLLOWED:
+                newest = self.latest
+                assert newest is not None
+                followed.append(newest)
+            for _ in range(min(_PROBES, len(followed))):
+                step, written = followed.popleft()
                 status = self._read_status(step.flight)
                 if status is not None and STEPS.index(status) >= STEPS.index(step.status):
                     self.base.latencies.add((time.monotonic() - written) * 1000)
-                    break
-                time.sleep(0.003)
+                else:
+                    followed.append((step, written))
 
 
 def _number(value: int | None) -> int:
