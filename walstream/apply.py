@@ -10,7 +10,7 @@ retry topic does not exist: that topic is made after the target's start was comm
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,39 +29,6 @@ from walstream.units import format_rfc3339
 
 SETTLED_WITHIN_S = 10.0
 """How long what was changed may take to be seen on every broker."""
-
-
-def describe(connection: KafkaConnection, names: Collection[str]) -> dict[str, Described]:
-    """The topics of these names that exist.
-
-    Raises
-    ------
-    Unreachable
-        Kafka does not answer, or refuses.
-    """
-    return Admin(connection).describe(names)
-
-
-def ensure(connection: KafkaConnection, wanted: Sequence[Topic]) -> None:
-    """What a worker asks before it starts: that its topics are there, and as they must be.
-
-    Raises
-    ------
-    TopicMismatch
-        They are not; the message has each difference and what to do.
-    Unreachable
-        Kafka does not answer, or refuses.
-    """
-    differences = topics.verify(wanted, describe(connection, {topic.name for topic in wanted}))
-    if differences:
-        raise TopicMismatch("topics are not what they must be:\n" + "\n".join(explain(differences)))
-
-
-def explain(differences: Iterable[Difference]) -> list[str]:
-    """A line for each difference, and the remedies, each once."""
-    differences = list(differences)
-    remedies = dict.fromkeys(difference.remedy for difference in differences)
-    return [f"  {difference}" for difference in differences] + [f"  remedy: {remedy}" for remedy in remedies]
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +119,7 @@ def _confirm(admin: Admin, wanted: Sequence[Topic]) -> None:
             differences = topics.verify(wanted, admin.describe({topic.name for topic in wanted}))
             if differences:
                 raise TopicMismatch(
-                    "\n".join(["topics were changed by somebody else at the same time:", *explain(differences)])
+                    "\n".join(["topics were changed by somebody else at the same time:", *topics.explain(differences)])
                 )
 
 

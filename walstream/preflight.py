@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from walstream.admin import Admin
 from walstream.errors import TopicMismatch
 from walstream.kafka import KafkaConnection
-from walstream.topics import Topic, verify
+from walstream.topics import Topic, explain, verify
 
 
 def preflight(connection: KafkaConnection, topics: Sequence[Topic]) -> Callable[[], Mapping[str, str]]:
@@ -28,7 +28,7 @@ def preflight(connection: KafkaConnection, topics: Sequence[Topic]) -> Callable[
         admin = Admin(connection)
         differences = verify(topics, admin.describe([topic.name for topic in topics]))
         if differences:
-            raise TopicMismatch("\n".join(f"{difference}\n  remedy: {difference.remedy}" for difference in differences))
+            raise TopicMismatch("\n".join(["topics are not what they must be:", *explain(differences)]))
         return admin.topic_ids([topic.name for topic in topics])
 
     return check

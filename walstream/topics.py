@@ -6,7 +6,7 @@ trims ingress, log and retry topics, below what everybody has finished.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from walstream.namespace import HEADROOM, Namespace
@@ -239,6 +239,13 @@ def verify(topics: Sequence[Topic], described: Mapping[str, Described]) -> list[
             else _differences(topic, described.get(topic.name))
         )
     ]
+
+
+def explain(differences: Iterable[Difference]) -> list[str]:
+    """A line for each difference, and the remedies, each once."""
+    differences = list(differences)
+    remedies = dict.fromkeys(difference.remedy for difference in differences)
+    return [f"  {difference}" for difference in differences] + [f"  remedy: {remedy}" for remedy in remedies]
 
 
 def _differences(topic: Topic, found: Described | None) -> list[Difference]:

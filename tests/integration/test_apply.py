@@ -15,12 +15,13 @@ from confluent_kafka.admin import AdminClient, NewTopic
 
 from walstream import topics
 from walstream.admin import Admin
-from walstream.apply import apply, describe, ensure, ensure_start_offsets
+from walstream.apply import apply, ensure_start_offsets
 from walstream.changes import Action, Change
 from walstream.cli import main
 from walstream.errors import TopicMismatch
 from walstream.kafka import KafkaConnection
 from walstream.namespace import Namespace
+from walstream.preflight import preflight
 from walstream.testing.waiting import wait_until
 
 
@@ -90,10 +91,10 @@ def test_makes_every_topic_exactly_and_only_once(kafka: KafkaConnection, prefix:
     ns = namespace(prefix)
     wanted = topics.all_topics(ns)
     with pytest.raises(TopicMismatch, match=r"does not exist(?s:.*)walstream apply"):
-        ensure(kafka, wanted)
+        preflight(kafka, wanted)()
     assert actions(run(kafka, ns)) == {Action.CREATE}
-    ensure(kafka, wanted)
-    found = describe(kafka, [topic.name for topic in wanted])
+    preflight(kafka, wanted)()
+    found = Admin(kafka).describe([topic.name for topic in wanted])
     for topic in wanted:
         described = found[topic.name]
         assert (described.partitions, described.replication) == (3, 1)
@@ -112,7 +113,7 @@ def test_a_dry_run_makes_nothing_and_says_all(kafka: KafkaConnection, prefix: st
         if c.kind == "topic" and c.name != f"{prefix}-copy"
     ]
     create(admin, *made)
-    ensure(kafka, topics.all_topics(namespace(prefix)))
+    preflight(kafka, topics.all_topics(namespace(prefix)))()
     assert actions([c for c in run(kafka, namespace(prefix)) if c.name in {topic.topic for topic in made}]) == {
         Action.NONE
     }
@@ -130,7 +131,7 @@ def test_refuses_another_partition_count(kafka: KafkaConnection, prefix: str, pa
     assert f"{prefix}.ingress" in refused
     assert "write partitions: 3" in refused[f"{prefix}.log"]
     # Nothing at all was done, not even what would be right.
-    found = describe(kafka, [f"{prefix}.log", f"{prefix}.more.retry"])
+    found = Admin(kafka).describe([f"{prefix}.log", f"{prefix}.more.retry"])
     assert {name: topic.partitions for name, topic in found.items()} == {f"{prefix}.log": 3}
 
 
@@ -140,12 +141,12 @@ def test_puts_settings_right_and_leaves_others_alone(kafka: KafkaConnection, pre
     log = f"{prefix}.log"
     Admin(kafka).alter({log: {"retention.ms": "1000000", "min.insync.replicas": "2", "segment.bytes": "1048576"}})
     with pytest.raises(TopicMismatch, match=r"retention\.ms 1000000, and needs -1"):
-        ensure(kafka, topics.all_topics(ns))
+        preflight(kafka, topics.all_topics(ns))()
     altered = {change.name: change for change in run(kafka, ns) if change.action is Action.ALTER}
     assert set(altered) == {log}
     assert altered[log].settings["alter"] == {"retention.ms": "-1", "min.insync.replicas": "1"}
     assert altered[log].settings["destroys"] is False
-    config = describe(kafka, [log])[log].config
+    config = Admin(kafka).describe([log])[log].config
     assert (config["retention.ms"], config["min.insync.replicas"], config["segment.bytes"]) == ("-1", "1", "1048576")
     assert actions(run(kafka, ns)) == {Action.NONE}
 
@@ -154,7 +155,7 @@ def test_takes_over_what_a_client_made_by_accident(kafka: KafkaConnection, prefi
     create(admin, NewTopic(f"{prefix}.ingress", 3, 1))
     changes = run(kafka, namespace(prefix))
     assert next(change.action for change in changes if change.name == f"{prefix}.ingress") is Action.ALTER
-    ensure(kafka, topics.all_topics(namespace(prefix)))
+    preflight(kafka, topics.all_topics(namespace(prefix)))()
 
 
 def test_refuses_what_was_compacted(kafka: KafkaConnection, prefix: str) -> None:
@@ -184,8 +185,8 @@ def test_an_adopted_topic_is_looked_at_and_left_alone(kafka: KafkaConnection, pr
     assert "records that wait longer are lost unread" in refusals(run(kafka, ns))[legacy]
     Admin(kafka).alter({legacy: {"retention.ms": "7200000"}})
     assert not refusals(run(kafka, ns))
-    assert describe(kafka, [legacy])[legacy].config["retention.ms"] == "7200000"
-    assert describe(kafka, [f"{prefix}.ingress"]) == {}
+    assert Admin(kafka).describe([legacy])[legacy].config["retention.ms"] == "7200000"
+    assert Admin(kafka).describe([f"{prefix}.ingress"]) == {}
     assert committed(kafka, f"walstream.router.{prefix}", legacy) == {0: 0, 1: 0, 2: 0}
 
 
@@ -332,11 +333,11 @@ def test_the_commands(folder: Path, prefix: str, brokers: str) -> None:
 def test_what_destroys_asks(folder: Path, prefix: str, kafka: KafkaConnection) -> None:
     changelog = f"{prefix}.dedup.changelog"
     assert walstream("apply").exit_code == 0
-    before = describe(kafka, [changelog])[changelog].config["retention.ms"]
+    before = Admin(kafka).describe([changelog])[changelog].config["retention.ms"]
     with (folder / "it.yaml").open("a") as stream:
         stream.write("dedup: {window: 1h}\n")
     declined = walstream("apply", stdin="n\n")
     assert declined.exit_code == 1
-    assert describe(kafka, [changelog])[changelog].config["retention.ms"] == before
+    assert Admin(kafka).describe([changelog])[changelog].config["retention.ms"] == before
     assert walstream("apply", stdin="y\n").exit_code == 0
-    assert describe(kafka, [changelog])[changelog].config["retention.ms"] == str(3 * 3_600_000)
+    assert Admin(kafka).describe([changelog])[changelog].config["retention.ms"] == str(3 * 3_600_000)

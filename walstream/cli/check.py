@@ -41,7 +41,6 @@ def check(settings: Settings, namespaces: Sequence[str], offline: bool, as_json:
     if chosen and not offline:
         from walstream import topics
         from walstream.admin import Admin
-        from walstream.apply import explain
         from walstream.errors import Unreachable
         from walstream.kafka import KafkaConnection
 
@@ -64,7 +63,7 @@ def check(settings: Settings, namespaces: Sequence[str], offline: bool, as_json:
                 }
                 for difference in differences
             ]
-            texts += [line.removeprefix("  ") for line in explain(differences)]
+            texts += [line.removeprefix("  ") for line in topics.explain(differences)]
     if as_json:
         names = [namespace.name for namespace in chosen]
         print_json({"ok": not problems, "namespaces": names, "kafka_answered": answered, "problems": problems})
