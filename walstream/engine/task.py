@@ -28,7 +28,7 @@ from walstream.engine.gate import Gate
 from walstream.engine.producer import TransactionalProducer
 from walstream.engine.store import Store
 from walstream.engine.topology import Processor, Topology
-from walstream.errors import EngineError, LostRange
+from walstream.errors import LostRange
 
 if TYPE_CHECKING:
     from walstream.engine.engine import Engine
@@ -36,13 +36,16 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 CHECKPOINT_SIZE = 2 << 20  # bytes of output; larger ones gain no throughput and cost latency
+CHECKPOINT_AGE = 1.0  # s; a sink outside Kafka leaves no output, and a backlog must be committed as it is worked off
 REOPEN_DELAY, REOPEN_DELAY_MOST = 0.2, 5.0  # s
+RELEASE_TIMEOUT = 5.0  # s; a rebalance waits for it
 LOST_FETCH = 5.0  # s; a fetch that left aiokafka and has not arrived by then never will
 
 
 class State(enum.Enum):
     """What a task is doing, for the watchdog."""
 
+    WAITING = "waiting"  # for its turn to open, or for its processor, which may wait for a target that is down
     OPENING = "opening"
     IDLE = "idle"
     WORKING = "working"
@@ -66,7 +69,7 @@ class Task:
         self.topology, self.partition = topology, partition
         self.name = f"{topology.name}-{partition}"
         self.sources = [TP(topic, partition) for topic in topology.sources]
-        self.state, self.since = State.OPENING, time.monotonic()
+        self.state, self.since = State.WAITING, time.monotonic()
         self.committed: dict[str, int] = {}
         self.lost_since: float | None = None
         self._queue: deque[Fetch] = deque()
@@ -79,10 +82,17 @@ class Task:
         self._store: Store | None = None
         self._processor: Processor | None = None
         self._runner: asyncio.Task[None] | None = None
+        self._releasing: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         """Begin; `close` ends it."""
         self._runner = asyncio.create_task(self._run(), name=f"walstream {self.name}")
+        self._runner.add_done_callback(self._ended)
+
+    def _ended(self, runner: asyncio.Task[None]) -> None:
+        # Nobody waits for a runner: without this its partition would stand still, unnoticed.
+        if not runner.cancelled() and (exc := runner.exception()) is not None:
+            self._engine.fail(exc)
 
     def _now(self, state: State) -> None:
         self.state, self.since = state, time.monotonic()
@@ -134,17 +144,12 @@ class Task:
                 delay = REOPEN_DELAY
                 await self._work()
                 return
-            except EngineError as exc:
-                self._engine.fail(exc)
-                raise
             except (KafkaError, TimeoutError, OSError) as exc:
                 log.warning("%s opens again after %r", self.name, exc)
-            except Exception as exc:
-                self._engine.fail(exc)
-                raise
             finally:
-                await asyncio.shield(self._release())
-            self._now(State.OPENING)
+                self._releasing = asyncio.create_task(self._release())
+                await asyncio.shield(self._releasing)
+            self._now(State.WAITING)
             await asyncio.sleep(delay)
             delay = min(delay * 2, REOPEN_DELAY_MOST)
             # A worker that was frozen may meet its own time-out before it learns that it was replaced. If it opened
@@ -182,11 +187,13 @@ class Task:
 
     async def _start_reading(self) -> None:
         """Let the processor get ready, which may wait for a target that is down, and read from where it was."""
-        self._now(State.WORKING)
+        self._now(State.WAITING)
         self._processor = self.topology.processor(self.partition)
         checkpoint = self._begin(None)
         await self._processor.open(checkpoint)
         if not checkpoint.is_empty:
+            # A table with rows and a group without an offset would look like a lost range to the next owner.
+            checkpoint.offsets.update(self.committed)
             self._seal(checkpoint)
             await self._commit(checkpoint)
         if not self._closing:
@@ -221,7 +228,8 @@ class Task:
                 break
             building = self._begin(before)
             self._now(State.WORKING)
-            while self._queue and building.size < CHECKPOINT_SIZE:
+            began = time.monotonic()
+            while self._queue and building.size < CHECKPOINT_SIZE and time.monotonic() - began < CHECKPOINT_AGE:
                 fetch = self._queue.popleft()
                 await processor.process(fetch, building)
                 building.offsets[fetch.topic] = fetch.next_offset
@@ -306,10 +314,14 @@ class Task:
                 gate.close()
         self._wake.set()
         if self._runner is not None:
-            await asyncio.wait({self._runner}, timeout=timeout if self.state is not State.OPENING else 0)
+            at_work = self.state not in (State.WAITING, State.OPENING)
+            await asyncio.wait({self._runner}, timeout=timeout if at_work else 0)
             self._runner.cancel()
             with contextlib.suppress(asyncio.CancelledError, Exception):
                 await self._runner
+        if self._releasing is not None:
+            # Cancelled in the middle of it, the runner left it behind; the next owner may be a task of this process.
+            await asyncio.wait({self._releasing})
         self._now(State.ENDED)
 
     async def _release(self) -> None:
@@ -322,9 +334,13 @@ class Task:
             if gate := self._engine.consumer.gates.get(tp):
                 gate.close()
         self._queue.clear()
-        if self._processor is not None:
-            await self._processor.close(None)
-            self._processor = None
+        processor, self._processor = self._processor, None
+        if processor is not None:
+            # Whatever a sink does as it is closed, the producer and the store are given back.
+            try:
+                await asyncio.wait_for(processor.close(None), RELEASE_TIMEOUT)
+            except Exception:
+                log.exception("%s: while closing", self.name)
         if self._producer is not None:
             await self._producer.abandon()
             self._producer = None

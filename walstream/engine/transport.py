@@ -221,11 +221,15 @@ class FetchConsumer(Consumer):
         """Seek partitions and let them be fetched. Their gates begin a new epoch."""
 
         async def work(consumer: AIOKafkaConsumer) -> None:
+            assigned = consumer.assignment()
             for tp, position in positions.items():
-                consumer.seek(TopicPartition(*tp), position)
-                self.gates[tp].open()
-                consumer._fetcher._records.pop(TopicPartition(*tp), None)
-            consumer.resume(*[TopicPartition(*tp) for tp in positions])
+                gate, partition = self.gates.get(tp), TopicPartition(*tp)
+                if gate is None or partition not in assigned:
+                    continue  # a rebalance took it away meanwhile
+                consumer.seek(partition, position)
+                gate.open()
+                consumer._fetcher._records.pop(partition, None)
+                consumer.resume(partition)
             self._thread._wake()
 
         await self._thread.run(work)
@@ -234,8 +238,12 @@ class FetchConsumer(Consumer):
         """Keep partitions from being fetched: those whose task is not open yet, and changelogs."""
 
         async def work(consumer: AIOKafkaConsumer) -> None:
-            assigned = consumer.assignment()
-            consumer.pause(*[tp for tp in (TopicPartition(*tp) for tp in tps) if tp in assigned])
+            held = {TopicPartition(*tp) for tp in tps} & consumer.assignment()
+            consumer.pause(*held)
+            for partition in held:
+                # Any position will do. Without one aiokafka asks for the group's committed offset again and again, and
+                # fetches nothing from that broker in the meantime: a changelog never has one.
+                consumer.seek(partition, 0)
 
         await self._thread.run(work)
 
