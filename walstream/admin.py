@@ -224,6 +224,14 @@ class Admin:
 
         return self._settled(once)
 
+    def delete_before(self, offsets: Mapping[Partition, int]) -> None:
+        """Delete the records of each partition that stand before an offset."""
+        if not offsets:
+            return
+        wanted = [TopicPartition(topic, number, offset) for (topic, number), offset in offsets.items()]
+        for future in self._client.delete_records(wanted, request_timeout=self._timeout).values():
+            self._result(future)
+
     def groups(self, names: Sequence[str]) -> dict[str, Group]:
         """Consumer groups; one that never was is an empty one."""
         if not names:

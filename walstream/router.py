@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from walstream import deadletter, topics
+from walstream.admin import Admin
 from walstream.config import load_namespaces
 from walstream.dedup import SEGMENTS, Verdict, decide, decode_row, encode_row, segment_of
 from walstream.effective_time import EffectiveTimes, check_ahead, times_of
@@ -28,6 +30,7 @@ from walstream.namespace import Namespace
 from walstream.preflight import preflight
 from walstream.record import Message, Record, log_headers, parse
 from walstream.settings import Settings
+from walstream.trim import trim
 from walstream.units import format_rfc3339
 
 log = logging.getLogger(__name__)
@@ -197,8 +200,8 @@ def _show_times(key: bytes, value: bytes) -> Mapping[str, Any]:
     }
 
 
-def topology(namespace: Namespace, rank: int = 0) -> Topology:
-    """What the router does for a namespace."""
+def topology(namespace: Namespace, rank: int = 0, upkeep: Callable[[], object] | None = None) -> Topology:
+    """What the router does for a namespace, with what it does now and then."""
     dedup, times = table_names(namespace)
     changelogs = topics.router_changelogs(namespace)
     return Topology(
@@ -218,6 +221,7 @@ def topology(namespace: Namespace, rank: int = 0) -> Topology:
         ),
         processor=lambda partition: RouterProcessor(namespace, partition, rank),
         tracked=(topics.log(namespace).name,),
+        upkeep=upkeep,
     )  # fmt: skip
 
 
@@ -242,13 +246,20 @@ def served(settings: Settings) -> Mapping[str, Namespace]:
     return namespaces
 
 
+def _trim(connection: KafkaConnection, namespace: Namespace, shard: str | None) -> None:
+    trim(Admin(connection), namespace, shard)
+
+
 def make_router(settings: Settings) -> App:
     """The Faust app of a router."""
     namespaces = served(settings)
     connection = KafkaConnection.from_settings(settings)
     return make_app(
         topics.router_app_id(settings.shard),
-        [topology(namespace, settings.region_rank) for namespace in namespaces.values()],
+        [
+            topology(namespace, settings.region_rank, partial(_trim, connection, namespace, settings.shard))
+            for namespace in namespaces.values()
+        ],
         brokers=connection.brokers,
         connection=connection.aiokafka(),
         datadir=settings.datadir,

@@ -7,6 +7,7 @@ import contextlib
 import gc
 import logging
 import os
+import random
 import sys
 import time
 import traceback
@@ -36,6 +37,7 @@ CLOSE_TIMEOUT = 2.0  # s; a rebalance waits for the checkpoint at work, but not 
 STOP_TIMEOUT = 20.0  # s until a stop that hangs is ended hard
 OPENINGS = 8  # tasks that open at once; each makes connections and opens files
 SILENCE_LIMIT = 120.0  # s without a look for fetches, or without membership: a broker's restart takes some of it
+UPKEEP_PERIOD = 600.0  # s
 MEMBER_CHECK = 15.0  # s between two questions whether the group still knows this worker
 
 
@@ -163,6 +165,7 @@ class Engine:
         gc.set_threshold(50_000, 50, 100)
         self._watchdog.start()
         self.spawn(self._mind())
+        self.spawn(self._keep_up())
 
     def _lock_folder(self) -> Any:
         import fcntl
@@ -189,6 +192,17 @@ class Engine:
                 if await self.consumer.is_member():
                     self._last_membership = time.monotonic()
             await asyncio.sleep(1)
+
+    async def _keep_up(self) -> None:
+        """Do each topology's upkeep now and then, where its partition 0 is."""
+        while True:
+            await asyncio.sleep(random.uniform(0.5, 1.5) * UPKEEP_PERIOD)
+            for task in {task for task in self.tasks.values() if task.partition == 0}:
+                if task.topology.upkeep is not None:
+                    try:
+                        await asyncio.to_thread(task.topology.upkeep)
+                    except Exception as exc:
+                        log.warning("the upkeep of %s is put off: %s", task.topology.name, exc)
 
     def _stuck(self) -> str | None:
         now = time.monotonic()

@@ -91,6 +91,8 @@ class Topology:
         Makes the processor of one partition number.
     tracked
         Output topics to which this topology is the only writer, so that a record's position is known when it is made.
+    upkeep
+        Called now and then, in a thread, by the worker that has partition 0.
     """
 
     name: str
@@ -99,3 +101,4 @@ class Topology:
     tables: tuple[TableSpec, ...]
     processor: Callable[[int], Processor]
     tracked: tuple[str, ...] = ()
+    upkeep: Callable[[], object] | None = None
