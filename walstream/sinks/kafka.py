@@ -131,6 +131,11 @@ class KafkaSink(Sink):
         # The topic's message.timestamp.before.max.ms or after.max.ms.
         kafka_errors.InvalidTimestampError: DEAD,
         kafka_errors.CorruptRecordException: RETRY,
+        # Of a producer that had to be replaced.
+        kafka_errors.OutOfOrderSequenceNumber: RETRY,
+        kafka_errors.UnknownProducerId: RETRY,
+        kafka_errors.InvalidProducerEpoch: RETRY,
+        kafka_errors.ProducerClosed: RETRY,
     }
 
     @classmethod
@@ -144,7 +149,20 @@ class KafkaSink(Sink):
         # What was sent and not answered in time. Only once it is, the next batch of that partition may follow: so
         # order holds, and an unreachable cluster does not make batches pile up.
         self._unanswered: dict[int, asyncio.Future[Any]] = {}
-        self._producer = AIOKafkaProducer(
+        self._replacing = asyncio.Lock()
+        self._stopping: set[asyncio.Task[None]] = set()
+        self._producer = await self._start_producer()
+
+    async def close(self) -> None:
+        producer = getattr(self, "_producer", None)
+        if producer is None:
+            return
+        self._stop(producer)
+        # stop() waits for what is unanswered, without end if need be. That comes again from the log.
+        await asyncio.wait(self._stopping, timeout=ANSWER_WITHIN_S)
+
+    async def _start_producer(self) -> AIOKafkaProducer:
+        producer = AIOKafkaProducer(
             **_cluster(self.context).aiokafka(),
             enable_idempotence=True,
             compression_type="lz4",
@@ -152,19 +170,21 @@ class KafkaSink(Sink):
             request_timeout_ms=int(ANSWER_WITHIN_S * 1000 / 2),
         )
         try:
-            await self._producer.start()
+            await producer.start()
         except kafka_errors.KafkaError as error:
             raise SinkError(f"the other Kafka cannot be reached: {error}") from error
+        return producer
 
-    async def close(self) -> None:
-        producer = getattr(self, "_producer", None)
-        if producer is None:
-            return
-        if any(not future.done() for future in self._unanswered.values()):
-            # stop() would wait for these without end; they come again from the log.
-            await asyncio.wait([asyncio.ensure_future(producer.stop())], timeout=ANSWER_WITHIN_S)
-        else:
-            await producer.stop()
+    async def _replace(self, broken: AIOKafkaProducer) -> None:
+        async with self._replacing:
+            if self._producer is broken:
+                self._producer = await self._start_producer()
+                self._stop(broken)
+
+    def _stop(self, producer: AIOKafkaProducer) -> None:
+        task = asyncio.create_task(producer.stop())
+        self._stopping.add(task)
+        task.add_done_callback(self._stopping.discard)
 
     async def provision(self, *, dry_run: bool) -> Sequence[Change]:
         return await _provision(self.context, dry_run)
@@ -229,10 +249,16 @@ class KafkaSink(Sink):
         unanswered = self._unanswered.get(partition)
         if unanswered is not None:
             await _answer(unanswered)  # whether it failed or not: its records come again
-        future = await self._producer.send_batch(builder, self.options.topic, partition=partition)
+        producer = self._producer
+        future = await producer.send_batch(builder, self.options.topic, partition=partition)
         self._unanswered[partition] = future
         await _answer(future)
-        future.result()
+        try:
+            future.result()
+        except kafka_errors.KafkaError:
+            # It has counted a batch that the broker has not: everything after it would be out of order.
+            await self._replace(producer)
+            raise
 
 
 class OwnClusterKafkaSink(CheckpointSink):
@@ -262,7 +288,7 @@ class OwnClusterKafkaSink(CheckpointSink):
         for entry in batch:
             dead = router.refusal(entry)
             if dead is None:
-                emit(topic, router.partition(entry), entry.timestamp, entry.key, entry.value, entry.headers)
+                emit(topic, router.partition(entry), entry.timestamp, entry.key, entry.value, list(entry.headers))
             outcomes.append(dead or APPLIED)
         return outcomes
 
