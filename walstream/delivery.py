@@ -10,8 +10,11 @@ import asyncio
 import logging
 import random
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from prometheus_client import CollectorRegistry
 
 from walstream import deadletter, topics
 from walstream.config import load_connections, load_namespaces
@@ -22,6 +25,7 @@ from walstream.engine.fetch import Fetch, KafkaRecord
 from walstream.engine.topology import TableSpec, Topology
 from walstream.errors import ConfigurationError, RecordRefused, SinkError
 from walstream.kafka import KafkaConnection
+from walstream.metrics import DeliveryMetrics, serve
 from walstream.namespace import Namespace, RetryOptions
 from walstream.preflight import preflight
 from walstream.record import Entry
@@ -67,6 +71,9 @@ class SharedSink:
             try:
                 await sink.open()
                 return sink
+            except asyncio.CancelledError:
+                await sink.close()
+                raise
             except Exception as exc:
                 if sink.verdict(exc) is None and not isinstance(exc, SinkError):
                     raise
@@ -121,9 +128,14 @@ class DeliveryProcessor:
         The partition number.
     sink
         The target's sink.
+    metrics
+        Where it counts.
     """
 
-    def __init__(self, namespace: Namespace, target: str, partition: int, sink: SharedSink) -> None:
+    def __init__(
+        self, namespace: Namespace, target: str, partition: int, sink: SharedSink, metrics: DeliveryMetrics
+    ) -> None:
+        self._metrics = metrics
         self._namespace, self._target, self._partition = namespace, target, partition
         self._name = f"{namespace.name}.{target}"
         self._dlq = topics.target_dlq(namespace, target).name
@@ -180,20 +192,26 @@ class DeliveryProcessor:
         while batch:
             attempt += 1
             outcomes = await self._attempt(batch, checkpoint)
+            for kind, number in Counter(type(outcome).__name__.lower() for outcome in outcomes).items():
+                self._metrics.count(self._namespace.name, self._target, kind, number)
             again: list[Entry] = []
+            held: set[bytes | None] = set()
             after = 0.0
             for entry, outcome in zip(batch, outcomes, strict=True):
                 match outcome:
                     case Applied() | Skipped():
-                        pass
+                        if entry.key in held:
+                            again.append(entry)  # it went ahead of one that it follows, and must end up behind it
                     case Dead(reason):
                         self._bury(entry, reason, attempt, first.get(entry.position), checkpoint)
                     case Retry(reason, wait):
                         first.setdefault(entry.position, reason)
                         again.append(entry)
+                        if entry.key is not None:
+                            held.add(entry.key)
                         after = max(after, wait or 0.0)
             if again:
-                reason = first[again[0].position]
+                reason = first[again[0].position]  # the first that is held gave one
                 backoff.report(
                     f"{self._name}-{self._partition}: {len(again)} entries from log position {again[0].position} on "
                     f"are held and tried again: {reason}"
@@ -205,6 +223,7 @@ class DeliveryProcessor:
         """Call the sink once, and turn whatever happens into one outcome per entry."""
         sink = self._sink
         assert sink is not None
+        began = time.monotonic()
         try:
             if isinstance(sink, CheckpointSink):
                 outcomes = sink.stage(batch, checkpoint.emit)
@@ -220,10 +239,16 @@ class DeliveryProcessor:
                 return [Retry(reason)] * len(batch)
             if len(batch) == 1:
                 return [Dead(reason)]
-            # One of them is at fault; each is tried by itself, in order.
-            return [(await self._attempt([entry], checkpoint))[0] for entry in batch]
-        if len(outcomes) != len(batch) or not all(isinstance(outcome, Outcome) for outcome in outcomes):
-            reason = f"the sink answered {len(outcomes)} outcomes for {len(batch)} entries"
+            # One of them is at fault; each is tried by itself, in order. What follows a held one is not tried.
+            alone: list[Outcome] = []
+            for entry in batch:
+                held = alone[-1] if alone and isinstance(alone[-1], Retry) else None
+                alone.append(held or (await self._attempt([entry], checkpoint))[0])
+            return alone
+        self._metrics.took(self._namespace.name, self._target, time.monotonic() - began)
+        count = len(outcomes) if isinstance(outcomes, Sequence) else 0
+        if count != len(batch) or not all(isinstance(outcome, Outcome) for outcome in outcomes):
+            reason = f"the sink did not answer with one outcome for each of {len(batch)} entries, but with {count}"
             log.error("%s: %s; the partition is held", self._name, reason)
             return [Retry(reason)] * len(batch)
         return outcomes
@@ -270,7 +295,7 @@ def _show_mark(key: bytes, value: bytes) -> Mapping[str, Any]:
     return {key.decode(): value == b"1"}
 
 
-def topology(namespace: Namespace, target: str, sink: SharedSink) -> Topology:
+def topology(namespace: Namespace, target: str, sink: SharedSink, metrics: DeliveryMetrics) -> Topology:
     """What the delivery to a target does."""
     marks = marks_table(namespace, target)
     changelog = topics.target_changelogs(namespace, target)["marks"].name
@@ -284,7 +309,7 @@ def topology(namespace: Namespace, target: str, sink: SharedSink) -> Topology:
                 find=lambda words: words[0].encode(), find_help="stopped",
             ),
         ),
-        processor=lambda partition: DeliveryProcessor(namespace, target, partition, sink),
+        processor=lambda partition: DeliveryProcessor(namespace, target, partition, sink, metrics),
     )  # fmt: skip
 
 
@@ -314,11 +339,14 @@ def make_delivery(settings: Settings) -> App:
     connection_name = namespace.targets[target].connection
     connection = load_connections(settings.config)[connection_name] if connection_name is not None else None
     kind, context = sink_context(namespace, target, connection, kafka)
-    return make_app(
+    registry = CollectorRegistry()
+    app = make_app(
         topics.delivery_app_id(namespace, target),
-        [topology(namespace, target, SharedSink(context, kind))],
+        [topology(namespace, target, SharedSink(context, kind), DeliveryMetrics(registry))],
         brokers=kafka.brokers,
         connection=kafka.aiokafka(),
         datadir=settings.datadir,
         preflight=preflight(kafka, [topics.log(namespace), *topics.target_topics(namespace, target)]),
     )
+    serve(app, registry)
+    return app

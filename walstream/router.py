@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from prometheus_client import CollectorRegistry
+
 from walstream import deadletter, topics
 from walstream.admin import Admin
 from walstream.config import load_namespaces
@@ -23,6 +25,7 @@ from walstream.engine.topology import TableSpec, Topology
 from walstream.errors import ConfigurationError, RecordRefused
 from walstream.identity import identity
 from walstream.kafka import KafkaConnection
+from walstream.metrics import RouterMetrics, serve
 from walstream.murmur2 import partition_for
 from walstream.mutation import TYPE as MUTATION_TYPE
 from walstream.mutation import KeyTemplate, key_mismatch, parse_mutation
@@ -48,10 +51,13 @@ class RouterProcessor:
         What it serves.
     rank
         The region's rank, the last digit of every effective time.
+    metrics
+        Where it counts.
     """
 
-    def __init__(self, namespace: Namespace, partition: int, rank: int) -> None:
+    def __init__(self, namespace: Namespace, partition: int, rank: int, metrics: RouterMetrics) -> None:
         self._namespace, self._partition = namespace, partition
+        self._metrics = metrics
         self._log = topics.log(namespace).name
         self._dlq = topics.dlq(namespace).name
         self._dedup, self._times_table = table_names(namespace)
@@ -70,6 +76,7 @@ class RouterProcessor:
 
     async def process(self, fetch: Fetch, checkpoint: Checkpoint) -> None:
         now = int(time.time() * 1000)
+        refused = expired = 0
         accepted: list[tuple[KafkaRecord, int, Record]] = []
         identities: list[bytes] = []
         for kafka_record in fetch:
@@ -77,10 +84,12 @@ class RouterProcessor:
                 record, appended = self._accept(kafka_record, now)
             except RecordRefused as refusal:
                 self._refuse(kafka_record, refusal, checkpoint, now)
+                refused += 1
                 continue
             accepted.append((kafka_record, appended, record))
             identities.append(identity(record.key, record.source, record.id))
         if not accepted:
+            self._metrics.count(self._namespace.name, refused=refused)
             return
 
         dedup = checkpoint.table(self._dedup)
@@ -106,8 +115,17 @@ class RouterProcessor:
                 )
                 # Kafka's own key, which a partitionkey does not replace: what targets see is what was written.
                 destination = output.append(record.timestamp, kafka_record.key, record.value, headers)
+            else:
+                expired += 1
             assert destination is not None
             dedup.put(name, encode_row(position, destination), appended, self._segment)
+        self._metrics.count(
+            self._namespace.name,
+            logged=len(seen) - expired,
+            duplicate=len(accepted) - len(seen),
+            refused=refused,
+            expired=expired,
+        )
 
     def finish(self, checkpoint: Checkpoint) -> None:
         times = checkpoint.table(self._times_table)
@@ -200,7 +218,9 @@ def _show_times(key: bytes, value: bytes) -> Mapping[str, Any]:
     }
 
 
-def topology(namespace: Namespace, rank: int = 0, upkeep: Callable[[], object] | None = None) -> Topology:
+def topology(
+    namespace: Namespace, rank: int, metrics: RouterMetrics, upkeep: Callable[[], object] | None = None
+) -> Topology:
     """What the router does for a namespace, with what it does now and then."""
     dedup, times = table_names(namespace)
     changelogs = topics.router_changelogs(namespace)
@@ -219,7 +239,7 @@ def topology(namespace: Namespace, rank: int = 0, upkeep: Callable[[], object] |
                 times, changelogs["times"].name, help="the effective times that were given last", decode=_show_times
             ),
         ),
-        processor=lambda partition: RouterProcessor(namespace, partition, rank),
+        processor=lambda partition: RouterProcessor(namespace, partition, rank, metrics),
         tracked=(topics.log(namespace).name,),
         upkeep=upkeep,
     )  # fmt: skip
@@ -254,10 +274,12 @@ def make_router(settings: Settings) -> App:
     """The Faust app of a router."""
     namespaces = served(settings)
     connection = KafkaConnection.from_settings(settings)
-    return make_app(
+    registry = CollectorRegistry()
+    metrics = RouterMetrics(registry)
+    app = make_app(
         topics.router_app_id(settings.shard),
         [
-            topology(namespace, settings.region_rank, partial(_trim, connection, namespace, settings.shard))
+            topology(namespace, settings.region_rank, metrics, partial(_trim, connection, namespace, settings.shard))
             for namespace in namespaces.values()
         ],
         brokers=connection.brokers,
@@ -267,3 +289,5 @@ def make_router(settings: Settings) -> App:
             connection, [topic for namespace in namespaces.values() for topic in topics.router_topics(namespace)]
         ),
     )
+    serve(app, registry)
+    return app

@@ -81,7 +81,7 @@ class Engine:
         self._by_source: dict[str, Topology] = {topic: t for t in self.topologies for topic in t.sources}
         self._standby: Standby | None = None
         self._spawned: set[asyncio.Task[Any]] = set()
-        self._watchdog = Watchdog(self._stuck, self.fail)
+        self._watchdog = Watchdog(self.stuck, self.fail)
         self.opening = asyncio.Semaphore(OPENINGS)
         self.last_look = self._last_membership = time.monotonic()
 
@@ -204,7 +204,8 @@ class Engine:
                     except Exception as exc:
                         log.warning("the upkeep of %s is put off: %s", task.topology.name, exc)
 
-    def _stuck(self) -> str | None:
+    def stuck(self) -> str | None:
+        """What has not moved for too long, or None."""
         now = time.monotonic()
         for task in list(self.tasks.values()):
             if task.state in (State.OPENING, State.COMMITTING) and now - task.since > TASK_LIMIT:

@@ -207,7 +207,8 @@ class Task:
                 return 0  # a new group on a topic that never lost a record
             raise LostRange(
                 f"{where}: the group {self._engine.group} has no committed offset, but the topic was trimmed or the "
-                "tables have rows; to start where `start` in the namespace file says: walstream apply"
+                "tables have rows. Brokers forget the offsets of a group that was long away; set them with "
+                "kafka-consumer-groups.sh --reset-offsets to where it was"
             )
         if committed < first:
             raise LostRange(f"{where}: offsets {committed} to {first - 1} were to be read next, but are gone")

@@ -1,0 +1,111 @@
+"""What a worker counts, for Prometheus: per fetch and per batch, never per record.
+
+The worker's web server shows it under ``/metrics``. Each app has a registry of its own.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+
+from walstream.engine.app import App
+from walstream.engine.engine import Engine
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+SINK_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)  # s
+
+
+class RouterMetrics:
+    """What became of the records that a router read.
+
+    Parameters
+    ----------
+    registry
+        Where the metrics are.
+    """
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._records = Counter(
+            "walstream_router_records", "Records read from the ingress, by what became of them",
+            ["namespace", "outcome"], registry=registry,
+        )  # fmt: skip
+
+    def count(self, namespace: str, *, logged: int = 0, duplicate: int = 0, refused: int = 0, expired: int = 0) -> None:
+        """Count one fetch."""
+        for outcome, number in (
+            ("logged", logged), ("duplicate", duplicate), ("refused", refused), ("expired", expired),
+        ):  # fmt: skip
+            if number:
+                self._records.labels(namespace, outcome).inc(number)
+
+
+class DeliveryMetrics:
+    """What a target answered.
+
+    Parameters
+    ----------
+    registry
+        Where the metrics are.
+    """
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._entries = Counter(
+            "walstream_delivery_entries", "Entries of the log, by what the target answered; retry counts each attempt",
+            ["namespace", "target", "outcome"], registry=registry,
+        )  # fmt: skip
+        self._seconds = Histogram(
+            "walstream_sink_seconds", "How long a call of the sink took",
+            ["namespace", "target"], registry=registry, buckets=SINK_BUCKETS,
+        )  # fmt: skip
+
+    def count(self, namespace: str, target: str, outcome: str, number: int) -> None:
+        """Count some entries of a batch."""
+        self._entries.labels(namespace, target, outcome).inc(number)
+
+    def took(self, namespace: str, target: str, seconds: float) -> None:
+        """Note how long a call of the sink took."""
+        self._seconds.labels(namespace, target).observe(seconds)
+
+
+class TaskCollector:
+    """What the tasks of a worker are doing, read when somebody asks.
+
+    Parameters
+    ----------
+    engine
+        Has the tasks.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def collect(self) -> Iterator[Metric]:
+        labels = ["topology", "partition"]
+        state = GaugeMetricFamily("walstream_task_state", "1 for what the task is doing", labels=[*labels, "state"])
+        since = GaugeMetricFamily("walstream_task_state_seconds", "For how long it has been doing it", labels=labels)
+        offset = GaugeMetricFamily("walstream_task_committed_offset", "The committed offset", labels=[*labels, "topic"])
+        for task in set(self._engine.tasks.values()):
+            name = [task.topology.name, str(task.partition)]
+            state.add_metric([*name, task.state.value], 1)
+            since.add_metric(name, time.monotonic() - task.since)
+            for topic, position in task.committed.items():
+                offset.add_metric([*name, topic], position)
+        yield from (state, since, offset)
+
+
+def serve(app: App, registry: CollectorRegistry) -> None:
+    """Show the metrics under ``/metrics`` of the worker's web server, and under ``/health`` whether it works."""
+    registry.register(TaskCollector(app.engine))
+
+    @app.page("/metrics", name="metrics")
+    async def metrics(web: Any, request: Any) -> Any:
+        return web.bytes(generate_latest(registry), content_type="text/plain")
+
+    @app.page("/health", name="health")
+    async def health(web: Any, request: Any) -> Any:
+        reason = app.engine.stuck()
+        return web.json({"ok": reason is None, "reason": reason}, status=200 if reason is None else 503)
