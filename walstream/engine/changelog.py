@@ -45,7 +45,11 @@ class ChangelogReader:
         )
 
     async def __aenter__(self) -> ChangelogReader:
-        await self._consumer.start()
+        try:
+            await self._consumer.start()
+        except BaseException:
+            await self._consumer.stop()  # else its connections stay; a rebalance may cancel this
+            raise
         self._consumer.assign(list(self.positions))
         for tp, position in self.positions.items():
             self._consumer.seek(tp, position)

@@ -74,6 +74,8 @@ class Store:
     ------
     StateMismatch
         The store is of a newer format.
+    OSError
+        From reading and writing: the files are damaged. The next to open the store rebuilds it.
     """
 
     def __init__(
@@ -90,6 +92,7 @@ class Store:
         self._cache = cache
         self._secondary = secondary
         self._families: dict[str, dict[int, tuple[Rdict, Any]]] = {}
+        self._topic_ids: dict[str, bytes] = {}
         if secondary is None and (path / CONDEMNED).exists():
             log.warning("%s was found damaged; it is rebuilt from its changelogs", path)
             shutil.rmtree(path)
@@ -100,8 +103,8 @@ class Store:
         except StateMismatch:
             raise
         except Exception as exc:
-            if secondary is not None or "lock" in str(exc).lower():
-                raise
+            if secondary is not None or "/LOCK:" in str(exc):
+                raise  # somebody has it open; what is damaged may speak of blocks
             log.warning("%s cannot be opened (%s); it is rebuilt from its changelogs", path, exc)
             shutil.rmtree(path)
             path.mkdir(parents=True)
@@ -139,11 +142,14 @@ class Store:
     def _check_topic_ids(self, topic_ids: Mapping[str, str]) -> None:
         changelogs = [table.changelog for table in self._tables.values()]
         stored = {changelog: self._db.get(b"topic:" + changelog.encode()) for changelog in changelogs}
-        current = {changelog: topic_ids[changelog].encode() for changelog in changelogs}
+        current = self._topic_ids = {changelog: topic_ids[changelog].encode() for changelog in changelogs}
         if any(old is not None and old != current[changelog] for changelog, old in stored.items()):
             log.warning("%s was filled from a topic that was deleted since; it is rebuilt", self.path)
             self.clear()
-        for changelog, topic_id in current.items():
+        self._note_topic_ids()
+
+    def _note_topic_ids(self) -> None:
+        for changelog, topic_id in self._topic_ids.items():
             self._db.put(b"topic:" + changelog.encode(), topic_id)
 
     def _handles(self, family: str) -> tuple[Rdict, Any]:
@@ -184,6 +190,10 @@ class Store:
 
     def get_many(self, table: str, keys: list[bytes]) -> list[bytes | None]:
         """Look keys up, in the youngest segment first; None for what is not there."""
+        with self._condemning():
+            return self._get_many(table, keys)
+
+    def _get_many(self, table: str, keys: list[bytes]) -> list[bytes | None]:
         families = self._families[table]
         found: list[bytes | None] | None = None
         for segment in sorted(families, reverse=True):
@@ -201,9 +211,14 @@ class Store:
     def items(self, table: str) -> Iterator[tuple[int, bytes, bytes]]:
         """All rows as (segment, key, value), segment by segment, each in the order of the keys."""
         for segment in self.segments(table):
-            part: Any = self._families[table][segment][0]
-            for key, value in part.items():
-                yield segment, key, value
+            rows: Any = self._families[table][segment][0].iter()
+            with self._condemning():
+                rows.seek_to_first()
+            while rows.valid():
+                yield segment, rows.key(), rows.value()
+                rows.next()
+            with self._condemning():
+                rows.status()  # at damaged files it ends as if there was nothing more
 
     def estimate(self, table: str) -> tuple[int, int]:
         """RocksDB's own estimate of the number of rows, and their bytes on disk and in memory."""
@@ -243,9 +258,10 @@ class Store:
                         put(key, value, handle)
         for changelog, offset in offsets.items():
             batch.put(b"offset:" + changelog.encode(), OFFSET.pack(offset))
-        self._db.write(batch)
-        for table in writes:
-            self._drop_old(table)
+        with self._condemning():
+            self._db.write(batch)
+            for table in writes:
+                self._drop_old(table)
 
     def clear(self) -> None:
         """Empty the store, so that it is rebuilt from its changelogs."""
@@ -253,11 +269,19 @@ class Store:
         shutil.rmtree(self.path)
         self.path.mkdir(parents=True)
         self._open()
+        self._note_topic_ids()
 
-    def condemn(self) -> None:
-        """Note that the files are damaged: whoever opens the store next rebuilds it."""
-        with contextlib.suppress(OSError):
-            (self.path / CONDEMNED).touch()
+    @contextlib.contextmanager
+    def _condemning(self) -> Iterator[None]:
+        """Note that the files are damaged where RocksDB finds it so: whoever opens the store next rebuilds it."""
+        try:
+            yield
+        except Exception as exc:
+            if not str(exc).startswith("Corruption"):
+                raise
+            with contextlib.suppress(OSError):
+                (self.path / CONDEMNED).touch()
+            raise OSError(f"{self.path} is damaged: {exc}") from exc
 
     def close(self) -> None:
         """Close the files and release the lock."""

@@ -42,13 +42,12 @@ class Watchdog(threading.Thread):
         self._ended.set()
 
     def run(self) -> None:
-        woke = time.monotonic()
+        woke = thawed = time.monotonic()
         while not self._ended.wait(PERIOD):
             slept, woke = time.monotonic() - woke, time.monotonic()
             if slept > 10 * PERIOD:
-                self._turned = woke  # the whole process was frozen, the event loop is not to blame
-                continue
+                self._turned = thawed = woke  # the whole process was frozen; it looks around before it is judged
             if woke - self._turned > LOOP_LIMIT:
                 self._fail(Stuck(f"the event loop has not turned for {woke - self._turned:.0f} s"))
-            if reason := self._stuck():
+            if woke - thawed > LOOP_LIMIT and (reason := self._stuck()):
                 self._fail(Stuck(reason))
