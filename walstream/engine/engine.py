@@ -38,6 +38,7 @@ STOP_TIMEOUT = 20.0  # s until a stop that hangs is ended hard
 OPENINGS = 8  # tasks that open at once; each makes connections and opens files
 SILENCE_LIMIT = 120.0  # s without a look for fetches, or without membership: a broker's restart takes some of it
 UPKEEP_PERIOD = 600.0  # s
+END_LIMIT = 60.0  # s until tasks that do not end are ended hard; the group waits for them meanwhile
 MEMBER_CHECK = 15.0  # s between two questions whether the group still knows this worker
 
 
@@ -83,6 +84,7 @@ class Engine:
         self._spawned: set[asyncio.Task[Any]] = set()
         self._watchdog = Watchdog(self.stuck, self.fail)
         self.opening = asyncio.Semaphore(OPENINGS)
+        self._ending_since: float | None = None
         self.last_look = self._last_membership = time.monotonic()
 
     @property
@@ -210,6 +212,8 @@ class Engine:
         for task in list(self.tasks.values()):
             if task.state in (State.OPENING, State.COMMITTING) and now - task.since > TASK_LIMIT:
                 return f"{task.name} is {task.state.value} since {now - task.since:.0f} s"
+        if self._ending_since is not None and now - self._ending_since > END_LIMIT:
+            return f"tasks have not ended for {now - self._ending_since:.0f} s; does a sink swallow its cancellation?"
         if self.tasks and now - self.last_look > SILENCE_LIMIT:
             return f"nothing looked for fetches for {now - self.last_look:.0f} s"
         if self.tasks and now - self._last_membership > SILENCE_LIMIT:
@@ -240,9 +244,11 @@ class Engine:
         tasks = set(self.tasks.values())
         self.tasks.clear()
         standby, self._standby = self._standby, None
+        self._ending_since = time.monotonic()
         await asyncio.gather(
             *(task.close(CLOSE_TIMEOUT) for task in tasks), *([standby.close()] if standby is not None else [])
         )
+        self._ending_since = None
         self.consumer.gates.clear()
 
     async def assigned(self, assigned: set[TP]) -> None:
