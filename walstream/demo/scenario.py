@@ -235,8 +235,8 @@ class Demo:
                 _write_all(client, chunk)
                 watch.latest = (chunk[-1], handed_over)
                 written.done += len(chunk)
-                written.again += sum(step.id in seen for step in chunk)
                 seen.update(step.id for step in chunk)
+                written.again = written.done - len(seen)
                 written.seconds = time.monotonic() - begin
                 self._look(watch)
                 while kills and written.done >= kills[0][0]:

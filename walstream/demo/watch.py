@@ -27,8 +27,8 @@ from walstream.namespace import Namespace
 from walstream.record import POSITION_HEADER, TIMESTAMP_HEADER
 
 _LAG_EVERY = 0.25  # seconds between two looks at the committed offsets
-_PROBE_EVERY = 0.01  # seconds between two looks at rows that are followed into the table
-_PROBES = 4  # rows in one look
+_PROBE_EVERY = 0.025  # seconds between two looks at rows that are followed into the table
+_PROBES = 2  # rows in one look
 _FOLLOWED = 40  # rows that are followed at a time
 _RECENT = 500  # latencies from which the live percentiles are taken
 
@@ -168,7 +168,6 @@ class Watch:
                 "enable.auto.commit": False,
                 "auto.offset.reset": "earliest",
                 "isolation.level": "read_committed",
-                "fetch.wait.max.ms": 20,
                 "log_level": 2,
             }
         )
