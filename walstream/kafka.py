@@ -173,24 +173,6 @@ class KafkaConnection:
             }
         return config
 
-    def faust(self) -> dict[str, Any]:
-        """Keyword arguments for `faust.App`: ``broker`` and, with TLS or SASL, ``broker_credentials``."""
-        kwargs: dict[str, Any] = {"broker": ";".join(f"aiokafka://{broker}" for broker in self.brokers)}
-        if self.sasl:
-            from faust import SASLCredentials
-
-            kwargs["broker_credentials"] = SASLCredentials(
-                username=self.username,
-                password=self.password,
-                mechanism=self.mechanism,
-                ssl_context=self.ssl_context(),
-            )
-        elif self.tls:
-            from faust import SSLCredentials
-
-            kwargs["broker_credentials"] = SSLCredentials(self.ssl_context())
-        return kwargs
-
 
 def _revealed(secret: Any) -> str | None:
     return None if secret is None else str(secret.get_secret_value())

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import faust
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient
-from faust.transport.drivers.aiokafka import credentials_to_aiokafka_auth
 
 from walstream.admin import Admin
 from walstream.errors import Unreachable
@@ -52,10 +50,6 @@ async def test_every_client_gets_in(
     kafka = connection(secure, certificates, listener, options)
     assert Admin(kafka).broker_count() == 1
     assert isinstance(await topics_by_aiokafka(**kafka.aiokafka()), list)
-    app = faust.App("test", **kafka.faust())
-    assert [f"{url.host}:{url.port}" for url in app.conf.broker] == list(kafka.brokers)
-    auth = dict(credentials_to_aiokafka_auth(app.conf.broker_credentials))
-    assert isinstance(await topics_by_aiokafka(bootstrap_servers=list(kafka.brokers), **auth), list)
 
 
 @pytest.mark.parametrize(
