@@ -12,6 +12,7 @@ from cassandra.policies import DCAwareRoundRobinPolicy, ExponentialReconnectionP
 
 from walstream.connections import CassandraConnection
 from walstream.errors import SinkError
+from walstream.sinks.cassandra.types import PROTOCOL
 
 # Longer than the server's own timeout for writes (2 s), so that it is the server that says what happened.
 REQUEST_TIMEOUT_S = 10.0
@@ -19,8 +20,6 @@ REQUEST_TIMEOUT_S = 10.0
 CONNECT_FOR_S = 30.0
 # The driver's own default waits up to ten minutes before it looks at a dead node again.
 RECONNECT_MAX_S = 5.0
-# Unset values came with version 4 of the protocol (Cassandra 2.2).
-PROTOCOL_MIN = 4
 
 
 def connect(connection: CassandraConnection, consistency: str) -> Any:
@@ -83,12 +82,11 @@ def _connect_once(connection: CassandraConnection, consistency: str) -> Any:
         execution_profiles={EXEC_PROFILE_DEFAULT: profile},
         reconnection_policy=ExponentialReconnectionPolicy(0.25, RECONNECT_MAX_S),
         application_name="walstream",
+        protocol_version=PROTOCOL,
         monitor_reporting_enabled=False,
     )
     try:
         session = cluster.connect()
-        if cluster.protocol_version < PROTOCOL_MIN:
-            raise SinkError("this Cassandra is too old: version 2.2 or later is needed")
     except BaseException:
         cluster.shutdown()
         raise
