@@ -49,7 +49,7 @@ Encode = Callable[[Any], bytes]
 """JSON value, with `Decimal` for a number with a fraction or an exponent, never None -> bytes. Raises `BadValue`."""
 
 PROTOCOL = 4
-"""The version of the protocol that is spoken, by Cassandra 2.2 up to today's. Unset values, which puts need, came with it.
+"""The version of the protocol that is spoken. Unset values, which puts need, came with it, in Cassandra 2.2.
 
 Without a number the driver first tries two versions that only another server speaks, and warns of each.
 """
