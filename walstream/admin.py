@@ -40,6 +40,10 @@ Where = str | int
 TIMEOUT = 20.0
 """Seconds that one request may take, a slow first connection over TLS included."""
 
+COORDINATOR_TIMEOUT = 4.0
+"""Seconds until a question to a group's coordinator is asked again. The first one of all makes a new cluster make the
+topic of the groups; librdkafka, told that there is no coordinator yet, may wait for it until the request times out."""
+
 # Just after a topic was made, other brokers may not know it, or its leader, yet.
 _SETTLING = frozenset(
     {
@@ -53,6 +57,7 @@ _SETTLING = frozenset(
         KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
         KafkaError.NOT_COORDINATOR,
         KafkaError.UNSTABLE_OFFSET_COMMIT,
+        KafkaError._TIMED_OUT,
         KafkaError._NOENT,  # librdkafka's own: no partition that was asked for has a leader yet
     }
 )
@@ -191,7 +196,7 @@ class Admin:
 
         def once() -> dict[Partition, int]:
             futures = self._client.list_consumer_group_offsets(
-                request, require_stable=True, request_timeout=self._timeout
+                request, require_stable=True, request_timeout=min(self._timeout, COORDINATOR_TIMEOUT)
             )
             answer = self._settling(futures[group])
             for partition in answer.topic_partitions:
@@ -210,7 +215,9 @@ class Admin:
         ]
 
         def once() -> bool:
-            futures = self._client.alter_consumer_group_offsets(request, request_timeout=self._timeout)
+            futures = self._client.alter_consumer_group_offsets(
+                request, request_timeout=min(self._timeout, COORDINATOR_TIMEOUT)
+            )
             try:
                 answer = self._settling(futures[group])
             except KafkaException as error:
@@ -239,7 +246,9 @@ class Admin:
 
         def once() -> dict[str, Any]:
             results = {}
-            futures = self._client.describe_consumer_groups(list(names), request_timeout=self._timeout)
+            futures = self._client.describe_consumer_groups(
+                list(names), request_timeout=min(self._timeout, COORDINATOR_TIMEOUT)
+            )
             for name, future in futures.items():
                 try:
                     results[name] = self._settling(future)
