@@ -87,7 +87,6 @@ class CassandraSink(Sink):
 
     Options = CassandraOptions
     late_writes_harmless = True  # by its effective time, a late write changes nothing that is newer
-    late_writes_harmless = True  # each statement has its own write time, and an older one loses
     errors: ClassVar = {
         NoHostAvailable: TARGET_DOWN,
         ConnectionException: TARGET_DOWN,
