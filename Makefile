@@ -1,12 +1,22 @@
-# make demo       the main job on real Kafka, real Cassandra and real flights
-# make test       the tests, in under five minutes
-# make test-all   everything, the long chaos runs and the containers too
-PYTHON ?= python3
-VENV   := .venv
-BIN    := $(VENV)/bin
+# make demo       the main job on real Kafka, real Cassandra and real flights; DEMO="--keep" hands on options
+# make test       the tests, in under five minutes; PYTEST="-k dedup" hands on options
+# make test-all   all tests: also the long chaos runs, and containers where a Docker engine answers
+# make lint       ruff, mypy and the import rules
+# make clean      removes the virtual environment, data of local servers, and what tools keep
+#
+# Each makes its virtual environment (.venv) and installs what it needs into it. PYTHON=python3.13 chooses another Python.
+VENV := .venv
+BIN  := $(VENV)/bin
+PIP  := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+# The first that is new enough; where none is, python3, so that the message has a version to name.
+PYTHON ?= $(or $(shell for python in python3 python3.13 python3.12 python3.11; do \
+	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$python" && break; done),python3)
 
-.PHONY: demo test test-all lint bench clean
-demo: $(VENV)/.installed
+.PHONY: help demo test test-all lint clean
+help:
+	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
+
+demo: $(VENV)/.installed-demo
 	$(BIN)/walstream demo $(DEMO)
 
 test: $(VENV)/.installed-dev
@@ -16,22 +26,31 @@ test-all: $(VENV)/.installed-dev
 	$(BIN)/pytest $(PYTEST)
 
 lint: $(VENV)/.installed-dev
-	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
 
-$(VENV)/bin/pip:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	  { echo "walstream needs Python 3.11 or later; $(PYTHON) is $$($(PYTHON) --version). Say which one with: make PYTHON=python3.13 ..." >&2; exit 1; }
-	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
-	  { echo "This Python has no venv. On Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
-	$(PYTHON) -m venv $(VENV)
+# pip is what a virtual environment gets last: one without it was not finished.
+$(BIN)/pip:
+	@command -v "$(PYTHON)" >/dev/null || { echo "There is no $(PYTHON). On Debian and Ubuntu: apt-get install python3 python3-venv" >&2; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "walstream needs Python 3.11 or later, and $(PYTHON) is $$("$(PYTHON)" --version). Another one: make PYTHON=python3.13 ..." >&2; exit 1; }
+	@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || \
+	  { echo "$(PYTHON) has no venv. On Debian and Ubuntu: apt-get install $$("$(PYTHON)" -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])')" >&2; exit 1; }
+	"$(PYTHON)" -m venv --clear $(VENV)
 
-$(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/pip
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[demo]'
+$(VENV)/.installed-demo: pyproject.toml constraints.txt | $(BIN)/pip
+	@echo "Installing walstream and its libraries into $(VENV) ..."
+	@$(PIP) -e '.[demo]'
 	@touch $@
 
-$(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/pip
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
-	@touch $@ $(VENV)/.installed
+$(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/pip
+	@echo "Installing walstream, its libraries and its tools into $(VENV) ..."
+	@$(PIP) -e '.[dev]'
+	@touch $@ $(VENV)/.installed-demo
 
 clean:
-	rm -rf $(VENV) .walstream build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	-@[ ! -x $(BIN)/walstream ] || $(BIN)/walstream local down 2>/dev/null
+	-@[ ! -x $(BIN)/walstream ] || $(BIN)/walstream demo --stop 2>/dev/null
+	rm -rf $(VENV) .walstream build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
