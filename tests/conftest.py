@@ -202,8 +202,8 @@ def secure(tmp_path_factory: pytest.TempPathFactory, certificates: Certificates)
     """
     from walstream.local import CassandraOptions, KafkaOptions, Servers
 
-    kafka = KafkaOptions(users={"alice": "a secret of 5 words"}, certificates=certificates)
-    cassandra = CassandraOptions(passwords=True, certificates=certificates)
+    kafka = KafkaOptions(quick=True, users={"alice": "a secret of 5 words"}, certificates=certificates)
+    cassandra = CassandraOptions(quick=True, passwords=True, certificates=certificates)
     with Servers(tmp_path_factory.mktemp("secure"), kafka=kafka, cassandra=cassandra) as servers:
         servers.up()
         yield servers

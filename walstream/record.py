@@ -453,7 +453,7 @@ class Entry:
             ours[name] = text
         try:
             if ours[VERSION_HEADER] != b"1":
-                _refuse_version(ours[VERSION_HEADER])
+                _refuse_version(ours[VERSION_HEADER], partition, position)
             return cls(
                 partition,
                 position,
@@ -517,10 +517,11 @@ def _surely_for_all(headers: Sequence[Header]) -> bool:
     return binary
 
 
-def _refuse_version(version: bytes | None) -> NoReturn:
+def _refuse_version(version: bytes | None, partition: int, position: int) -> NoReturn:
     number = int(version or b"")
     if number > _HEADERS_VERSION:
         raise StateMismatch(
-            f"a record's added headers have format {number}; this version of walstream reads {_HEADERS_VERSION}"
+            f"the record at position {position} of partition {partition} has added headers of format {number};"
+            f" this version of walstream reads {_HEADERS_VERSION}"
         )
     raise ValueError(f"format {number}")

@@ -350,7 +350,7 @@ def _changed(history: History) -> Iterator[str]:
     for name, records in (("the log", history.log), ("the namespace's DLQ", history.refused)):
         for record in records:
             origin = ingress.get((record.partition, _or(record.ingress_position)))
-            if origin is not None and record.header("walstream-cut") is None:
+            if origin is not None and record.header("walstream-size") is None:
                 yield from _difference(name, origin.content, record)
     logged: dict[Identity | None, list[Content]] = defaultdict(list)
     for record in history.log:

@@ -30,6 +30,7 @@ from walstream.testing.worker import Worker
 from walstream.testing.workload import KEY, PRIMARY_KEYS, TABLES
 
 COPY, BASE = "copy", "base"
+TIMEOUT = 30.0  # s, for one request
 
 
 class Sandbox:
@@ -51,6 +52,7 @@ class Sandbox:
         self.targets = (COPY,) if cassandra is None else (COPY, BASE)
         self.kafka: dict[str, Any] = {"bootstrap.servers": brokers}
         self.readback = Readback(self.kafka)
+        self._admin = AdminClient(self.kafka)
         self.ledger = Ledger()
         self.workers: list[Worker] = []
         self._samples: list[Progress] = []
@@ -112,8 +114,7 @@ class Sandbox:
         return self
 
     def _make_topics(self) -> None:
-        admin = AdminClient(self.kafka)
-        admin.create_topics([NewTopic(self.copy, self.partitions, 1)])[self.copy].result()
+        self._admin.create_topics([NewTopic(self.copy, self.partitions, 1)])[self.copy].result(TIMEOUT)
         config = self.folder / "config"
         changes = apply(
             load_namespaces(config).values(),
@@ -128,8 +129,8 @@ class Sandbox:
         """Delete every topic, group and answer, and begin anew; the workers must not run."""
         self._delete_topics()
         groups = [self.group(stage) for stage in ("router", *self.targets)]
-        for deleted in AdminClient(self.kafka).delete_consumer_groups(groups).values():
-            deleted.result()
+        for deleted in self._admin.delete_consumer_groups(groups).values():
+            deleted.result(TIMEOUT)
         self.ledger = Ledger()
         self._samples.clear()
         self._make_topics()
@@ -154,12 +155,13 @@ class Sandbox:
         self._delete_topics()
 
     def _delete_topics(self) -> None:
-        admin = AdminClient(self.kafka)
-        topics = [
-            name for name in admin.list_topics(timeout=10).topics if name.startswith((f"{self.name}.", self.copy))
-        ]
-        for deleted in admin.delete_topics(topics).values() if topics else ():
-            deleted.result()
+        topics = self._admin.list_topics(timeout=TIMEOUT).topics
+        self.delete(*(name for name in topics if name.startswith((f"{self.name}.", self.copy))))
+
+    def delete(self, *topics: str) -> None:
+        """Delete topics."""
+        for deleted in self._admin.delete_topics(list(topics)).values() if topics else ():
+            deleted.result(TIMEOUT)
 
     def __enter__(self) -> Self:
         return self.apply()

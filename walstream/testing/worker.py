@@ -10,6 +10,14 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+# On Linux (prctl's PR_SET_PDEATHSIG is 1) a worker dies with the tests that started it, however they end.
+LAUNCH = """\
+import ctypes, os, sys
+if sys.platform == "linux":
+    ctypes.CDLL(None).prctl(1, 9)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
 
 class Worker:
     """``faust … worker`` as a child process; its output goes to a file.
@@ -57,7 +65,21 @@ class Worker:
         self._wanted = True
         self.data.mkdir(parents=True, exist_ok=True)
         faust = str(Path(sys.executable).with_name("faust"))
-        command = [faust, "-A", self.topology, "--datadir", str(self.data), "worker", "--without-web", "-l", "info"]
+        command = [
+            sys.executable,
+            "-S",
+            "-c",
+            LAUNCH,
+            faust,
+            "-A",
+            self.topology,
+            "--datadir",
+            str(self.data),
+            "worker",
+            "--without-web",
+            "-l",
+            "info",
+        ]
         environment = {name: value for name, value in os.environ.items() if not name.startswith("WALSTREAM_")}
         environment |= self.environment | {"WALSTREAM_DATADIR": str(self.data), "PYTHONUNBUFFERED": "1"}
         with self.log.open("ab") as output:
