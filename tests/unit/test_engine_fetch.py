@@ -1,0 +1,287 @@
+"""Whole fetches are decoded as aiokafka itself would decode them, record by record."""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from aiokafka.consumer.fetcher import FetchError, FetchResult, PartitionRecords
+from aiokafka.errors import CorruptRecordException, OffsetOutOfRangeError
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
+from aiokafka.record.memory_records import MemoryRecords
+from aiokafka.record.util import calc_crc32c
+from aiokafka.structs import TopicPartition
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from walstream.engine.fetch import Fetch, drain, take, wait_ready
+
+TP0 = TopicPartition("topic", 0)
+CODECS = {"none": 0, "gzip": 1, "snappy": 2, "lz4": 3, "zstd": 4}
+CONTROL, ATTRIBUTES, CRC, COUNT = 0x20, 21, 17, 57
+ABORT, COMMIT = struct.pack(">hh", 0, 0), struct.pack(">hh", 0, 1)
+
+
+def batch(
+    base: int, keys: list[bytes | None], *, producer: int = -1, transactional: bool = False, control: bool = False,
+    codec: str = "none",
+) -> bytes:  # fmt: skip
+    builder = DefaultRecordBatchBuilder(2, CODECS[codec], transactional, producer, 0, 0, 1 << 20)
+    for offset, key in enumerate(keys):
+        builder.append(offset, 1_000 + offset, key, b"value" * 20, [("h", b"1"), ("h", None)])
+    raw = bytearray(builder.build())
+    if control:
+        raw[ATTRIBUTES + 1] |= CONTROL
+    return _sealed(raw, base)
+
+
+def _sealed(raw: bytearray, base: int) -> bytes:
+    raw[:8] = base.to_bytes(8, "big")
+    raw[CRC : CRC + 4] = calc_crc32c(bytes(raw[ATTRIBUTES:])).to_bytes(4, "big")
+    return bytes(raw)
+
+
+def emptied(raw: bytes) -> bytes:
+    """What compaction leaves of a batch that it must keep: the header, without records."""
+    header = bytearray(raw[: COUNT + 4])
+    header[COUNT:] = bytes(4)
+    header[8:12] = (len(header) - 12).to_bytes(4, "big")
+    return _sealed(header, int.from_bytes(raw[:8], "big"))
+
+
+@dataclass
+class Partition:
+    """A partition as aiokafka's fetch results see it."""
+
+    position: int
+    paused: bool = False
+    active: bool = True
+
+    def state_value(self, tp: TopicPartition) -> Partition:
+        return self
+
+    def consumed_to(self, position: int) -> None:
+        self.position = position
+
+
+def result(raw: bytes, offset: int = 0, aborted: list[tuple[int, int]] | None = None) -> tuple[FetchResult, Partition]:
+    partition = Partition(offset)
+    records = PartitionRecords(TP0, MemoryRecords(raw), aborted, offset, None, None, True, 1)
+    return FetchResult(TP0, assignment=partition, partition_records=records, backoff=0), partition
+
+
+def taken(raw: bytes, offset: int = 0, aborted: list[tuple[int, int]] | None = None) -> tuple[Fetch, Partition]:
+    fetched, partition = result(raw, offset, aborted)
+    fetch = take(TP0, fetched, epoch=3)
+    assert fetch is not None
+    return fetch, partition
+
+
+def test_fetch_has_its_bounds() -> None:
+    raw = batch(10, [b"a", b"b"]) + batch(12, [b"c"])
+    fetch, partition = taken(raw, 10)
+    assert (fetch.topic, fetch.partition, fetch.offset, fetch.next_offset) == ("topic", 0, 10, 13)
+    assert (fetch.size, fetch.epoch, partition.position) == (len(raw), 3, 13)
+    assert [(record.offset, record.key) for record in fetch] == [(10, b"a"), (11, b"b"), (12, b"c")]
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_every_compression_is_read(codec: str) -> None:
+    fetch, _ = taken(batch(0, [b"a", None, b""], codec=codec))
+    (first, second, third) = fetch
+    assert [first.key, second.key, third.key] == [b"a", None, b""]
+    assert first.value == b"value" * 20
+    assert first.headers == [("h", b"1"), ("h", None)]
+    assert first.timestamp == 1_000
+
+
+@pytest.mark.parametrize("codec", ["none", "lz4"])
+def test_offset_inside_a_batch_leaves_out_what_is_before_it(codec: str) -> None:
+    fetch, _ = taken(batch(10, [b"a", b"b", b"c"], codec=codec) + batch(13, [b"d"]), offset=12)
+    assert [record.offset for record in fetch] == [12, 13]
+
+
+def test_aborted_transactions_are_left_out() -> None:
+    raw = (
+        batch(0, [b"committed"], producer=1, transactional=True)
+        + batch(1, [b"aborted"], producer=2, transactional=True)
+        + batch(2, [COMMIT], producer=1, transactional=True, control=True)
+        + batch(3, [b"plain"])
+        + batch(4, [b"aborted too"], producer=2, transactional=True)
+        + batch(5, [ABORT], producer=2, transactional=True, control=True)
+        + batch(6, [b"the next one"], producer=2, transactional=True)
+    )
+    fetch, _ = taken(raw, aborted=[(2, 1)])
+    assert [record.key for record in fetch] == [b"committed", b"plain", b"the next one"]
+
+
+def test_markers_alone_move_the_position() -> None:
+    fetch, partition = taken(batch(7, [COMMIT], producer=1, transactional=True, control=True), offset=7)
+    assert (list(fetch), bool(fetch), fetch.next_offset, partition.position) == ([], False, 8, 8)
+
+
+def test_batches_that_compaction_has_emptied() -> None:
+    raw = (
+        emptied(batch(0, [b"a", b"b"]))
+        + emptied(batch(2, [ABORT], producer=1, transactional=True, control=True))
+        + batch(3, [b"c"])
+    )
+    fetch, _ = taken(raw)
+    assert [(record.offset, record.key) for record in fetch] == [(3, b"c")]
+
+
+def test_damaged_batch_is_an_error_and_moves_nothing() -> None:
+    raw = bytearray(batch(0, [b"a"]))
+    raw[-1] ^= 1
+    fetched, partition = result(bytes(raw))
+    with pytest.raises(CorruptRecordException, match="topic-0 at offset 0"):
+        take(TP0, fetched)
+    assert partition.position == 0
+
+
+@pytest.mark.parametrize("change", ["paused", "moved", "lost"])
+def test_stale_results_are_refused(change: str) -> None:
+    fetched, partition = result(batch(0, [b"a"]))
+    if change == "paused":
+        partition.paused = True
+    elif change == "moved":
+        partition.position = 5
+    else:
+        partition.active = False
+    assert take(TP0, fetched) is None
+    assert partition.position == (5 if change == "moved" else 0)
+
+
+def test_nothing_keeps_the_bytes() -> None:
+    fetched, _ = result(batch(0, [b"a"]))
+    records = fetched._partition_records
+    take(TP0, fetched)
+    assert records._records_iterator is None
+    assert not fetched.has_more()
+
+
+@st.composite
+def layouts(draw: st.DrawFn) -> tuple[bytes, list[tuple[int, int]], int]:
+    """Batches of transactional, idempotent and plain producers, with their markers; aborted ones; an offset."""
+    raw, offset = b"", 0
+    begun: dict[int, int] = {}
+    aborted: list[tuple[int, int]] = []
+    for _ in range(draw(st.integers(1, 12))):
+        producer = draw(st.sampled_from([-1, 1, 2, 3]))
+        offset += draw(st.integers(0, 2))  # gaps
+        if producer in begun and draw(st.booleans()):
+            first = begun.pop(producer)
+            abort = draw(st.booleans())
+            if abort:
+                aborted.append((producer, first))
+            raw += batch(offset, [ABORT if abort else COMMIT], producer=producer, transactional=True, control=True)
+            offset += 1
+            continue
+        keys: list[bytes | None] = [b"%d" % number for number in range(draw(st.integers(1, 3)))]
+        transactional = producer in (1, 2)
+        if transactional:
+            begun.setdefault(producer, offset)
+        codec = draw(st.sampled_from(["none", "lz4"]))
+        raw += batch(offset, keys, producer=producer, transactional=transactional, codec=codec)
+        offset += len(keys)
+    for producer, first in begun.items():  # a broker hands out no more than what is decided
+        aborted.append((producer, first))
+    return raw, aborted, draw(st.integers(0, max(offset - 1, 0)))
+
+
+@settings(max_examples=50, deadline=None)
+@given(layouts())
+def test_reads_what_aiokafka_reads(layout: tuple[bytes, list[tuple[int, int]], int]) -> None:
+    raw, aborted, offset = layout
+    records = MemoryRecords(raw)
+    starts = []
+    while records.has_next():
+        starts.append(records.next_batch().base_offset)
+    # A broker begins with the batch that holds the offset, or with the first one behind it.
+    skipped = [start for start in starts if start <= offset]
+    position = skipped[-1] if skipped else starts[0]
+    cut = MemoryRecords(raw)
+    at = 0
+    while cut.next_batch().base_offset < position:
+        at += len(raw[at : at + 12 + int.from_bytes(raw[at + 8 : at + 12], "big")])
+    raw = raw[at:]
+    theirs = PartitionRecords(TP0, MemoryRecords(raw), list(aborted), offset, None, None, True, 1)
+    expected = [(record.offset, record.key, record.value, list(record.headers)) for record in theirs]
+    fetch, _ = taken(raw, offset, list(aborted))
+    assert [(record.offset, record.key, record.value, record.headers) for record in fetch] == expected
+    assert fetch.next_offset == max(theirs.next_fetch_offset, fetch.offset)
+
+
+class FakeFetcher:
+    """What `drain` sees of an aiokafka fetcher."""
+
+    def __init__(self, records: dict[TopicPartition, Any], assigned: set[TopicPartition]) -> None:
+        self._records = records
+        self._subscriptions = SimpleNamespace(is_assigned=assigned.__contains__)
+        self._wait_consume_future = object()
+        self.notified = 0
+        self._fetch_waiters: set[asyncio.Future[None]] = set()
+        self.error_future: Any = SimpleNamespace(done=lambda: False)
+
+    def _notify(self, future: object) -> None:
+        assert future is self._wait_consume_future
+        self.notified += 1
+
+    def _create_fetch_waiter(self) -> asyncio.Future[None]:
+        waiter = asyncio.get_running_loop().create_future()
+        self._fetch_waiters.add(waiter)
+        return waiter
+
+
+def other(number: int) -> TopicPartition:
+    return TopicPartition("topic", number)
+
+
+def test_drain_takes_only_where_there_is_room() -> None:
+    open_, closed, lost, stale = (other(number) for number in range(4))
+    stale_result, partition = result(batch(0, [b"a"]))
+    partition.position = 9
+    records: dict[TopicPartition, Any] = {
+        open_: result(batch(0, [b"a"]))[0],
+        closed: result(batch(0, [b"a"]))[0],
+        lost: result(batch(0, [b"a"]))[0],
+        stale: stale_result,
+    }
+    fetcher = FakeFetcher(records, {open_, closed, stale})
+    fetches, errors = drain(fetcher, {open_: 1, stale: 1}.get)
+    assert [(fetch.partition, fetch.epoch) for fetch in fetches] == [(0, 1)]
+    assert errors == {}
+    assert list(fetcher._records) == [closed], "what has no room stays where it is, and what is lost does not"
+    assert fetcher.notified == 2
+
+
+def test_drain_reports_errors_where_there_is_room() -> None:
+    error = OffsetOutOfRangeError({TP0: 5})
+    records: dict[TopicPartition, Any] = {number: FetchError(error=error, backoff=0) for number in (TP0, other(1))}
+    fetcher = FakeFetcher(records, {TP0, other(1)})
+    fetches, errors = drain(fetcher, {TP0: 1}.get)
+    assert (fetches, errors) == ([], {TP0: error})
+    assert fetcher._records == {}, "both are asked for again"
+
+
+async def test_waiting_ends_by_the_fetcher_s_own_errors() -> None:
+    fetcher = FakeFetcher({}, set())
+    await wait_ready(fetcher, 0.01)
+    fetcher.error_future = asyncio.get_running_loop().create_future()
+    fetcher.error_future.set_exception(OffsetOutOfRangeError())
+    with pytest.raises(OffsetOutOfRangeError):
+        await wait_ready(fetcher, 0.01)
+
+
+async def test_waiting_ends_by_what_ended_the_membership() -> None:
+    fetcher = FakeFetcher({}, set())
+    waiting = asyncio.create_task(wait_ready(fetcher, 10))
+    await asyncio.sleep(0)
+    (waiter,) = fetcher._fetch_waiters
+    waiter.set_exception(PermissionError("the group"))
+    with pytest.raises(PermissionError, match="the group"):
+        await waiting
