@@ -91,7 +91,10 @@ class Elsewhere:
             raise NotPossible(f"{tool} cannot write this record: it has more than one line; --print python can")
         marks = [mark for mark in _MARKS if not any(mark in text for text in texts)]
         if len(marks) < 5:
-            raise NotPossible(f"{tool} cannot write this record: it has all characters that could separate its parts")
+            raise NotPossible(
+                f"{tool} cannot write this record: it has all characters that could separate its parts; "
+                "--print python can"
+            )
         pair, between, after, end, null = marks[:5]
         line = between.join(f"{name}{pair}{null if text is None else text}" for name, text in headers) + after
         properties = {

@@ -164,31 +164,45 @@ class AsyncClient:
         """Hand records over to be sent; waits only while too much is unsent, not for their answers."""
         places = Places()
         route = self.route(namespace)
-        topic = route.topic
+        topic, sender = route.topic, self._sender
+        deadline = asyncio.get_running_loop().time() + self.timeout
         try:
             partitions = await self._partition_count(topic)
-            async with asyncio.timeout(self.timeout):
-                await self._sender.room()
-        except (WalstreamError, KafkaError, OSError) as error:  # TimeoutError is an OSError
-            why = Timeout(f"too much was unsent for {self.timeout:g} s") if isinstance(error, TimeoutError) else error
+        except (WalstreamError, KafkaError, OSError) as error:
             for item in writes:
-                id_ = item.id if isinstance(item, Write) else None
-                places.answered(Receipt(Durable.FALSE, namespace, id_ or self._ids.new(), topic, error=why))
+                places.answered(self._unwritten(route, item, error))
             return places
-        send, new_id, source = self._sender.add, self._ids.new, self.source
         now = int(time_module.time() * 1000)
         for item in writes:
+            if sender.full and not await sender.room(deadline):
+                places.answered(self._unwritten(route, item, Timeout(f"too much was unsent for {self.timeout:g} s")))
+                continue
             write = item if isinstance(item, Write) else Write(item)
-            id_ = new_id() if write.id is None else write.id
+            id_ = self._ids.new() if write.id is None else write.id
             try:
-                record = compose(write, route, id_=id_, source=source)
+                record = compose(write, route, id_=id_, source=self.source)
             except RecordRefused as refusal:
                 places.answered(Receipt(Durable.FALSE, namespace, id_, topic, error=refusal))
                 continue
-            partition = record.partition(partitions)
-            places.waiting(send(namespace, topic, partition, id_, now, record.key, record.value, record.headers))
+            places.waiting(
+                sender.add(
+                    namespace,
+                    topic,
+                    record.partition(partitions),
+                    id_,
+                    now,
+                    record.key,
+                    record.value,
+                    record.headers,
+                    deadline,
+                )
+            )
         await asyncio.sleep(0)
         return places
+
+    def _unwritten(self, route: Route, item: Write | Mutation | bytes, error: Exception) -> Receipt:
+        id_ = item.id if isinstance(item, Write) else None
+        return Receipt(Durable.FALSE, route.namespace, id_ or self._ids.new(), route.topic, error=error)
 
     async def close(self) -> None:
         """Wait for the answers that are outstanding, and disconnect."""

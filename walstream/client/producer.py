@@ -13,11 +13,12 @@ import asyncio
 import contextlib
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import NodeNotReadyError
+from aiokafka.conn import create_conn
+from aiokafka.errors import KafkaError, NodeNotReadyError
 from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.protocol.produce import ProduceRequest
 from aiokafka.record.default_records import DefaultRecordBatch
@@ -47,6 +48,24 @@ def split(builder: BatchBuilder, parts: int) -> Iterator[BatchBuilder]:
             part = new_builder()
         part.append(timestamp=record.timestamp, key=record.key, value=record.value, headers=record.headers)
     yield part
+
+
+async def why_unreachable(options: Mapping[str, Any]) -> Exception | None:
+    """Connect once more, and return what goes wrong: aiokafka only logs it when it starts.
+
+    Parameters
+    ----------
+    options
+        As for `DiscardableProducer`.
+    """
+    host, _, port = options["bootstrap_servers"][0].rpartition(":")
+    known = {name: value for name, value in options.items() if name.startswith(("sasl_", "ssl_", "security_"))}
+    try:
+        connection = await create_conn(host.strip("[]"), int(port), request_timeout_ms=2_000, **known)
+    except (OSError, KafkaError) as error:
+        return error
+    connection.close()
+    return None
 
 
 class DiscardableProducer(AIOKafkaProducer):  # type: ignore[misc]

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import ssl
 from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
 from aiokafka.errors import (
+    AuthenticationFailedError,
+    AuthenticationMethodNotSupported,
     ClusterAuthorizationFailedError,
     InvalidTimestampError,
     KafkaError,
@@ -15,13 +19,15 @@ from aiokafka.errors import (
     PolicyViolationError,
     ProducerClosed,
     RecordListTooLargeError,
+    SaslAuthenticationFailed,
     TopicAuthorizationFailedError,
     UnsupportedForMessageFormatError,
+    UnsupportedSaslMechanismError,
 )
 from aiokafka.producer.message_accumulator import BatchBuilder
 
 from walstream.client.batch import Batch, Headers
-from walstream.client.producer import DiscardableProducer, split
+from walstream.client.producer import DiscardableProducer, split, why_unreachable
 from walstream.client.receipt import Durable
 from walstream.errors import TopicMismatch
 
@@ -43,6 +49,20 @@ REFUSED = (
     UnsupportedForMessageFormatError,
 )
 """Answers with which a broker says that it has not written the batch, and will not."""
+
+
+LOCKED_OUT = (
+    AuthenticationFailedError,
+    AuthenticationMethodNotSupported,
+    SaslAuthenticationFailed,
+    UnsupportedSaslMechanismError,
+    ssl.SSLCertVerificationError,
+)
+"""Errors of a connection that no later attempt will mend."""
+
+
+class Refused(KafkaError):  # type: ignore[misc]
+    """The brokers do not let this client in."""
 
 
 class Timeout(KafkaError):  # type: ignore[misc]
@@ -74,7 +94,7 @@ class Sender:
     connection
         Arguments for aiokafka: where the brokers are, and how to log in.
     timeout
-        Seconds from a record's `add` to its answer, at the most.
+        Seconds that an attempt to connect may take; requests are repeated after half of it.
     """
 
     def __init__(self, connection: Mapping[str, Any], *, timeout: float) -> None:
@@ -113,15 +133,28 @@ class Sender:
                     count = await producer.partition_count(topic)
             except TimeoutError as error:
                 raise Timeout(f"no answer about topic {topic} within {self.timeout:g} s") from error
+            except KafkaError:  # the brokers that are known do not answer, now
+                if loop.time() + 0.25 >= deadline:
+                    raise
+                await asyncio.sleep(0.25)
+                continue
             if count is not None:
                 return count
             if loop.time() >= give_up:
                 raise TopicMismatch(f"topic {topic} does not exist; `walstream apply` makes the topics of a namespace")
             await asyncio.sleep(0.25)
 
-    async def room(self) -> None:
-        """Wait while too much is unsent."""
-        await self._room.wait()
+    @property
+    def full(self) -> bool:
+        """Whether too much is unsent to add more."""
+        return self._pending >= PENDING_BYTES
+
+    async def room(self, deadline: float) -> bool:
+        """Wait while it is full, but not beyond the deadline, and tell whether there is room now."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(deadline):
+                await self._room.wait()
+        return not self.full
 
     def add(
         self,
@@ -133,25 +166,34 @@ class Sender:
         key: bytes | None,
         value: bytes | None,
         headers: Headers,
+        deadline: float,
     ) -> Batch:
-        """Put a record, with a Kafka timestamp in milliseconds, into the partition's last batch.
+        """Put a record into the partition's last batch.
+
+        Parameters
+        ----------
+        timestamp
+            For Kafka, in milliseconds.
+        deadline
+            When to give up, on the event loop's clock. Records that travel together have the deadline of the first.
 
         Returns
         -------
         Batch
-            The batch, in which the record is now the last one. `Batch.done` is set within the timeout.
+            The batch, in which the record is now the last one.
         """
         lane = self._lanes.get((topic, partition))
         if lane is None:
             lane = self._lanes[topic, partition] = Lane(topic, partition)
-        if not lane.waiting or lane.waiting[-1].size >= lane.limit:
-            loop = asyncio.get_running_loop()
-            lane.waiting.append(Batch(namespace, topic, partition, loop.time() + self.timeout))
+        batch = lane.waiting[-1] if lane.waiting else None
+        # One that has waited for long is about to be given up: a record joins none that has lost half of its time.
+        if batch is None or batch.size >= lane.limit or batch.deadline < deadline - self.timeout / 2:
+            batch = Batch(namespace, topic, partition, deadline)
+            lane.waiting.append(batch)
             if lane.task is None:
-                lane.task = loop.create_task(self._drain(lane))
-        batch = lane.waiting[-1]
+                lane.task = asyncio.get_running_loop().create_task(self._drain(lane))
         self._pending += batch.add(id_, timestamp, key, value, headers)
-        if self._pending >= PENDING_BYTES:
+        if self.full:
             self._room.clear()
         return batch
 
@@ -173,7 +215,7 @@ class Sender:
                 await self._deliver(lane, batch, batch.builder)
             finally:
                 self._pending -= batch.size
-                if self._pending < PENDING_BYTES:
+                if not self.full:
                     self._room.set()
         lane.task = None
 
@@ -265,8 +307,11 @@ class Sender:
                     self._close_later(producer)
                     if not isinstance(error, KafkaError | OSError):  # TimeoutError is an OSError
                         raise
+                    why = await why_unreachable(self._options) or error
+                    if isinstance(why, LOCKED_OUT):
+                        raise Refused(f"the broker does not let this client in: {why}") from why
                     if loop.time() + backoff >= deadline:
-                        raise Timeout(f"no broker could be reached within {self.timeout:g} s: {error}") from error
+                        raise Timeout(f"no broker could be reached within {self.timeout:g} s: {why}") from why
                 else:
                     self._producer = producer
                     return producer

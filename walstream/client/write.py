@@ -167,7 +167,7 @@ def _compose(write: Write, route: Route, id_: str, source: str) -> Composed:
             value, content_type = orjson.dumps(payload), content_type or "application/json"
         except TypeError as error:
             raise RecordRefused("bad-data", f"the payload is neither bytes nor JSON: {error}") from error
-    if type_ == TYPE:
+    if type_ == TYPE or isinstance(payload, Mutation):
         key = _mutation_key(payload if isinstance(payload, Mutation) else parse_mutation(value), key, route)
     message = encode(
         value,
