@@ -24,13 +24,13 @@ from walstream.demo.watch import Watch
 from walstream.demo.workers import Workers, stop_kept
 from walstream.errors import ConfigurationError, WalstreamError
 from walstream.kafka import KafkaConnection
-from walstream.local import Servers
+from walstream.local import CassandraOptions, KafkaOptions, Servers
 from walstream.mutation import put
 
 SOURCE = "walstream/demo"
 COPY_TOPIC = "flights-copy"
 
-RATE = 5_000  # writes a second; what two cores carry beside a Kafka and a Cassandra
+RATE = 3_500  # writes a second; two cores have some time left then, so that latencies say something
 CHUNK = 0.04  # seconds of writes that go out together
 AGAIN = 0.03  # share of the writes that are repeated, with the same id
 AGAIN_WITHIN = 4_000  # writes later, at most: so some repeat what has been overtaken by the flight's next step
@@ -142,7 +142,10 @@ class Demo:
         self.folder = folder.absolute()
         self._keep, self._audience = keep, audience
         self.result = Result(month)
-        self.servers = Servers(self.folder / "local")
+        # Two minutes of life: compiling what runs would cost more than it saves.
+        self.servers = Servers(
+            self.folder / "local", kafka=KafkaOptions(quick=True), cassandra=CassandraOptions(quick=True)
+        )
         self.settings: dict[str, str] = {}
         self.workers: Workers | None = None
         self.a_flight = ""

@@ -1,0 +1,61 @@
+"""The demo as a user starts it: it ends well, leaves nothing behind, or with --keep all of it until it is stopped."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+
+def demo(folder: Path, *arguments: str) -> tuple[int, dict[str, Any], str]:
+    """Exit status, result and what stands on stderr."""
+    done = subprocess.run(
+        [sys.executable, "-m", "walstream", "demo", "--json", "--folder", str(folder), *arguments],
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout, done.stderr
+    return done.returncode, json.loads(done.stdout), done.stderr
+
+
+def processes(folder: Path) -> list[str]:
+    """What runs with the folder in its arguments, its environment or as its working directory."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            seen = [*process.cmdline(), process.cwd(), *process.environ().values()]
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+        if any(str(folder) in word for word in seen) and process.status() != psutil.STATUS_ZOMBIE:
+            found.append(" ".join(process.cmdline()))
+    return found
+
+
+def test_the_demo_finds_all_equal_and_leaves_nothing_running(tmp_path: Path) -> None:
+    status, result, errors = demo(tmp_path / "demo", "--month", "2")
+    assert (status, result["ok"], result["problems"]) == (0, True, []), errors
+    assert result["rows"]["right"] == result["flights"] == 24_951
+    assert result["copies"]["right"] == result["in_log"] == result["mutations"]
+    assert result["dropped"] >= result["written_again"] > 1_000
+    assert result["killed"] == ["router", "flights.base"]
+    assert processes(tmp_path) == []
+
+
+def test_what_is_kept_goes_on_until_it_is_stopped(tmp_path: Path) -> None:
+    folder = tmp_path / "demo"
+    status, result, errors = demo(folder, "--month", "2", "--keep")
+    assert (status, result["ok"]) == (0, True), errors
+    assert set(result["settings"]) == {"WALSTREAM_BROKERS", "WALSTREAM_CONFIG", "WALSTREAM_DATADIR"}
+    running = " ".join(processes(folder))
+    for name in ("topologies.router", "topologies.delivery", "kafka", "cassandra", "walstream run"):
+        assert name in running
+    assert demo(folder, "--stop")[1] == {"stopped": True}
+    assert processes(folder) == []
+    assert demo(folder, "--stop")[1] == {"stopped": False}
