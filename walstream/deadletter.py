@@ -52,6 +52,11 @@ def size_of(key: bytes | None, value: bytes | None, headers: Sequence[Header]) -
     return size
 
 
+def _short(error: str) -> bytes:
+    # A driver's message may have half a character in it, which must not keep the entry out of the DLQ.
+    return error[:ERROR_LENGTH].encode(errors="backslashreplace")
+
+
 def refused(
     key: bytes | None,
     value: bytes | None,
@@ -77,7 +82,7 @@ def refused(
     ours: list[Header] = [
         _VERSION,
         (CODE_HEADER, code.encode()),
-        (ERROR_HEADER, reason[:ERROR_LENGTH].encode()),
+        (ERROR_HEADER, _short(reason)),
         (WHEN_HEADER, b"%d" % now),
         (POSITION_HEADER, b"%d" % position),
         (TIMESTAMP_HEADER, b"%d" % timestamp),
@@ -141,9 +146,9 @@ def dead(entry: Entry, *, target: str, reason: str, attempt: int, now: int, firs
         (TARGET_HEADER, target.encode()),
         (LOG_POSITION_HEADER, b"%d" % entry.position),
         (ATTEMPT_HEADER, b"%d" % attempt),
-        (ERROR_HEADER, reason[:ERROR_LENGTH].encode()),
+        (ERROR_HEADER, _short(reason)),
         (WHEN_HEADER, b"%d" % now),
     ]
     if first is not None and first != reason:
-        ours.append((FIRST_ERROR_HEADER, first[:ERROR_LENGTH].encode()))
+        ours.append((FIRST_ERROR_HEADER, _short(first)))
     return Message(entry.key, entry.value, [*ours, *entry.headers])

@@ -1,0 +1,436 @@
+"""Delivery's work on one partition, with sinks that answer in every way."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, ClassVar
+
+import pytest
+from aiokafka.producer.message_accumulator import BatchBuilder
+from aiokafka.record.memory_records import MemoryRecords
+from prometheus_client import CollectorRegistry
+
+from walstream import delivery
+from walstream.delivery import DeliveryProcessor, SharedSink, topology
+from walstream.engine.checkpoint import Checkpoint
+from walstream.engine.store import Store
+from walstream.errors import SinkError, StateMismatch
+from walstream.metrics import DeliveryMetrics
+from walstream.namespace import Namespace
+from walstream.record import Entry, encode, log_headers
+from walstream.sinks.base import (
+    APPLIED,
+    DEAD,
+    RETRY,
+    SKIPPED,
+    TARGET_DOWN,
+    CheckpointSink,
+    Dead,
+    Emit,
+    Outcome,
+    Retry,
+    Sink,
+    SinkContext,
+)
+
+NAMESPACE = Namespace.model_validate(
+    {
+        "version": 1,
+        "namespace": "flights",
+        "targets": {
+            "base": {"sink": "cassandra", "retry": {"initial": "1ms", "max": "2ms"}},
+            "other": {"sink": "kafka"},
+        },
+    }
+)
+CONTEXT = SinkContext("flights", "base", None)
+Answer = Callable[[Sequence[Entry]], Any]
+
+
+class Down(Exception):
+    """The target is down."""
+
+
+class Bad(Exception):
+    """A record is bad."""
+
+
+class Later(Exception):
+    """Not now."""
+
+
+class Scripted(Sink):
+    """A sink that notes what came, and answers by a script; at its end everything is applied."""
+
+    errors: ClassVar = {Down: TARGET_DOWN, Bad: DEAD, Later: RETRY}
+    late_writes_harmless = True
+
+    def __init__(self, context: SinkContext, script: Sequence[Answer | Exception] = ()) -> None:
+        super().__init__(context)
+        self.script = list(script)
+        self.calls: list[list[int]] = []
+        self.applied: list[int] = []
+        self.opened = self.closed = 0
+
+    async def open(self) -> None:
+        self.opened += 1
+
+    async def close(self) -> None:
+        self.closed += 1
+
+    async def write(self, batch: Sequence[Entry]) -> Sequence[Outcome]:
+        self.calls.append([entry.position for entry in batch])
+        answer: Any = self.script.pop(0) if self.script else lambda batch: [APPLIED] * len(batch)
+        if isinstance(answer, Exception):
+            raise answer
+        outcomes = answer(batch)
+        if isinstance(outcomes, Awaitable):
+            outcomes = await outcomes
+        if isinstance(outcomes, list):
+            done = [entry.position for entry, outcome in zip(batch, outcomes, strict=False) if outcome == APPLIED]
+            self.applied += done
+        return outcomes  # type: ignore[no-any-return]
+
+
+def log_record(position: int, key: bytes | None = b"k", targets: Sequence[str] | None = None) -> Any:
+    message = encode(b"v%d" % position, key=key, id=str(position), source="s", type="t", time=position, targets=targets)
+    headers = log_headers(message.headers, time_us=position, position=position + 100, timestamp_ms=1_000 + position)
+    return SimpleNamespace(offset=position, key=key, value=message.value, headers=headers, timestamp=5_000)
+
+
+class Delivery:
+    """A partition of a target; what it sends is read as a broker would."""
+
+    def __init__(self, folder: Path, sink: Sink) -> None:
+        self.shared = SharedSink(CONTEXT, SimpleNamespace(for_context=lambda context: sink))  # type: ignore[arg-type]
+        self.topology = topology(NAMESPACE, "base", self.shared, DeliveryMetrics(CollectorRegistry()))
+        self.store = Store(folder, self.topology.tables)
+        self.processor: DeliveryProcessor
+        self.checkpoint: Checkpoint
+
+    def begin(self) -> Checkpoint:
+        self.checkpoint = Checkpoint(
+            2, lambda: BatchBuilder(1_000_000, 0, is_transactional=True), self.store, self.topology.tables, {}
+        )
+        return self.checkpoint
+
+    def commit(self) -> None:
+        self.checkpoint.seal()
+        self.store.write(self.checkpoint.writes, {})
+
+    async def open(self) -> Delivery:
+        self.processor = self.topology.processor(2)  # type: ignore[assignment]
+        await self.processor.open(self.begin())
+        self.commit()
+        self.begin()
+        return self
+
+    async def deliver(self, *records: Any) -> None:
+        await self.processor.process(records, self.checkpoint)  # type: ignore[arg-type]
+
+    def sent(self, topic: str) -> list[Any]:
+        self.checkpoint.seal()
+        batches = self.checkpoint.batches.get((topic, 2), ())
+        return [record for batch in batches for record in MemoryRecords(bytes(batch._build())).next_batch()]
+
+    def dead(self) -> list[tuple[int, str]]:
+        """Log position and reason of what went to the DLQ."""
+        found = []
+        for record in self.sent("flights.base.dlq"):
+            headers = dict(record.headers)
+            found.append((int(headers["walstream-log-position"]), headers["walstream-error"].decode()))
+        return found
+
+
+@pytest.fixture
+async def make(tmp_path: Path) -> AsyncIterator[Callable[..., Awaitable[tuple[Delivery, Scripted]]]]:
+    made: list[Delivery] = []
+
+    async def make_it(*script: Answer | Exception) -> tuple[Delivery, Scripted]:
+        sink = Scripted(CONTEXT, script)
+        made.append(await Delivery(tmp_path / str(len(made)), sink).open())
+        return made[-1], sink
+
+    yield make_it
+    for one in made:
+        one.store.close()
+
+
+Make = Callable[..., Awaitable[tuple[Delivery, Scripted]]]
+
+
+def outcomes(**by_position: Outcome) -> Answer:
+    """Answer so for these positions (``p3=…``), and applied for the others."""
+    return lambda batch: [by_position.get(f"p{entry.position}", APPLIED) for entry in batch]
+
+
+async def test_entries_reach_the_sink_in_order(make: Make) -> None:
+    one, sink = await make()
+    await one.deliver(*(log_record(position) for position in range(5)))
+    assert (sink.calls, one.dead()) == ([[0, 1, 2, 3, 4]], [])
+
+
+async def test_large_fetches_go_out_in_several_calls(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(delivery, "BATCH", 2)
+    one, sink = await make()
+    await one.deliver(*(log_record(position) for position in range(5)))
+    assert sink.calls == [[0, 1], [2, 3], [4]]
+
+
+async def test_entries_for_other_targets_are_left_out(make: Make) -> None:
+    one, sink = await make()
+    await one.deliver(log_record(0, targets=["other"]), log_record(1, targets=["other", "base"]), log_record(2))
+    assert sink.calls == [[1, 2]]
+    await one.deliver(log_record(3, targets=["other"]))
+    assert sink.calls == [[1, 2]], "an empty batch is not written"
+
+
+async def test_skipped_is_finished(make: Make) -> None:
+    one, sink = await make(outcomes(p1=SKIPPED))
+    await one.deliver(log_record(0), log_record(1))
+    assert (sink.calls, one.dead()) == ([[0, 1]], [])
+
+
+async def test_dead_entries_go_to_the_dlq_as_they_were(make: Make) -> None:
+    one, sink = await make(outcomes(p1=Dead("no such column")))
+    record = log_record(1)
+    await one.deliver(log_record(0), record, log_record(2))
+    assert (sink.applied, one.dead()) == ([0, 2], [(1, "no such column")])
+
+
+async def test_a_dead_entry_has_all_that_a_redrive_needs(make: Make) -> None:
+    one, _ = await make(lambda batch: [Retry("busy")], outcomes(p7=Dead("bad")))
+    record = log_record(7)
+    await one.deliver(record)
+    (dead,) = one.sent("flights.base.dlq")
+    entry = Entry.from_log(2, 0, dead.key, dead.value, dead.headers, dead.timestamp)
+    original = Entry.from_log(2, 7, record.key, record.value, record.headers, record.timestamp)
+    assert (entry.key, entry.value, entry.headers) == (original.key, original.value, original.headers)
+    assert (entry.time, entry.ingress_position, entry.timestamp) == (7, 107, 1_007)
+    added = dict(dead.headers)
+    assert added["walstream-target"] == b"flights.base" and added["walstream-attempt"] == b"2"
+    assert (added["walstream-error"], added["walstream-error-first"]) == (b"bad", b"busy")
+
+
+async def test_a_retry_holds_what_comes_behind_it(make: Make) -> None:
+    one, sink = await make(outcomes(p1=Retry("busy")), outcomes(p1=Retry("busy")))
+    await one.deliver(log_record(0, b"a"), log_record(1, b"b"), log_record(2, b"c"))
+    assert sink.calls == [[0, 1, 2], [1], [1]]
+    await one.deliver(log_record(3))
+    assert sink.calls[-1] == [3]
+
+
+async def test_followers_of_a_held_entry_come_again_behind_it(make: Make) -> None:
+    one, sink = await make(outcomes(p1=Retry("busy")))
+    await one.deliver(log_record(0, b"b"), log_record(1, b"b"), log_record(2, b"c"), log_record(3, b"b"))
+    assert sink.calls == [[0, 1, 2, 3], [1, 3]]
+
+
+async def test_entries_without_a_key_have_no_followers(make: Make) -> None:
+    one, sink = await make(outcomes(p0=Retry("busy")))
+    await one.deliver(log_record(0, None), log_record(1, None))
+    assert sink.calls == [[0, 1], [0]]
+
+
+async def test_retry_after_is_honoured(make: Make) -> None:
+    one, _ = await make(outcomes(p0=Retry("busy", after=0.2)))
+    began = asyncio.get_running_loop().time()
+    await one.deliver(log_record(0))
+    assert asyncio.get_running_loop().time() - began >= 0.2
+
+
+@pytest.mark.parametrize("error", [Down("refused"), Later("busy"), TimeoutError("slow")])
+async def test_a_listed_error_holds_the_batch(make: Make, error: Exception) -> None:
+    one, sink = await make(error, error)
+    await one.deliver(log_record(0), log_record(1))
+    assert (sink.calls, one.dead()) == ([[0, 1]] * 3, [])
+
+
+async def test_an_error_that_is_not_listed_holds_the_partition_and_is_reported(
+    make: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    one, sink = await make(ZeroDivisionError("oops"))
+    await one.deliver(log_record(0))
+    assert (sink.applied, one.dead()) == ([0], [])
+    assert "an error that is not in the sink's table" in caplog.text and "oops" in caplog.text
+
+
+def raising(error: Exception, *positions: int) -> Answer:
+    """Raise where one of these is in the batch."""
+
+    def answer(batch: Sequence[Entry]) -> list[Outcome]:
+        if any(entry.position in positions for entry in batch):
+            raise error
+        return [APPLIED] * len(batch)
+
+    return answer
+
+
+async def test_of_a_batch_that_is_dead_only_the_entry_at_fault_is(make: Make) -> None:
+    one, sink = await make(*[raising(Bad("no"), 1)] * 4)
+    await one.deliver(*(log_record(position) for position in range(3)))
+    assert sink.calls == [[0, 1, 2], [0], [1], [2]]
+    assert (sink.applied, one.dead()) == ([0, 2], [(1, "Bad: no")])
+
+
+async def test_while_each_is_tried_alone_nothing_overtakes_a_held_one(make: Make) -> None:
+    one, sink = await make(Bad("no"), outcomes(), Down("gone"))
+    await one.deliver(*(log_record(position) for position in range(4)))
+    assert sink.calls == [[0, 1, 2, 3], [0], [1], [1, 2, 3]]
+    assert sink.applied == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    "answer", [lambda batch: [], lambda batch: [APPLIED] * 3, lambda batch: None, lambda batch: [True, "applied"]]
+)
+async def test_a_wrong_answer_holds_the_partition_and_is_reported(
+    make: Make, answer: Answer, caplog: pytest.LogCaptureFixture
+) -> None:
+    one, sink = await make(answer)
+    await one.deliver(log_record(0), log_record(1))
+    assert sink.calls == [[0, 1], [0, 1]]
+    assert "did not answer with one outcome for each of 2 entries" in caplog.text
+
+
+async def test_a_sink_call_has_a_deadline(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(delivery, "SINK_DEADLINE", 0.05)
+    one, sink = await make(lambda batch: asyncio.sleep(60))
+    await one.deliver(log_record(0))
+    assert (len(sink.calls), sink.applied) == (2, [0])
+
+
+async def test_reports_do_not_flood_the_log(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+    one, _ = await make(*[Down("gone")] * 20)
+    with caplog.at_level(logging.WARNING):
+        await one.deliver(log_record(4))
+    (report,) = [record.getMessage() for record in caplog.records]
+    assert report == "flights.base-2: 1 entries from log position 4 on are held and tried again: Down: gone"
+
+
+async def test_what_walstream_did_not_write_is_put_aside(make: Make) -> None:
+    one, sink = await make()
+    foreign = SimpleNamespace(offset=1, key=b"k", value=b"v", headers=[("a", b"b")], timestamp=5_000)
+    await one.deliver(log_record(0), foreign, log_record(2))
+    assert sink.calls == [[0, 2]]
+    (put_aside,) = one.sent("flights.base.dlq")
+    assert (put_aside.key, put_aside.value, put_aside.headers[-1]) == (b"k", b"v", ("a", b"b"))
+    assert dict(put_aside.headers)["walstream-error-code"] == b"not-an-entry"
+
+
+async def test_entries_of_a_newer_release_stop_the_worker(make: Make) -> None:
+    one, _ = await make()
+    newer = log_record(0)
+    newer.headers = [(name, b"2" if name == "walstream-version" else text) for name, text in newer.headers]
+    with pytest.raises(StateMismatch):
+        await one.deliver(newer)
+
+
+# ------------------------------------------------------------------------------------------------ the mark of an owner
+
+
+async def owner(folder: Path, *, crash: bool) -> float:
+    """Open and end a delivery whose late writes do harm; how long the opening took."""
+    sink = Scripted(CONTEXT)
+    sink.late_writes_harmless = False  # type: ignore[misc]
+    one = Delivery(folder, sink)
+    began = asyncio.get_running_loop().time()
+    await one.open()
+    took = asyncio.get_running_loop().time() - began
+    await one.processor.close(None if crash else one.begin())
+    one.commit()
+    one.store.close()
+    return took
+
+
+async def test_a_new_owner_waits_unless_the_former_one_left_in_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delivery, "SINK_DEADLINE", 0.3)
+    assert await owner(tmp_path / "0", crash=False) >= 0.3, "nothing is known of who was before"
+    assert await owner(tmp_path / "0", crash=True) < 0.3
+    assert await owner(tmp_path / "0", crash=False) >= 0.3
+
+
+async def test_where_late_writes_are_harmless_nobody_waits_and_nothing_is_noted(make: Make) -> None:
+    one, _ = await make()
+    assert one.store.get("flights.base.marks", b"stopped") is None
+    await one.processor.close(one.begin())
+    assert one.checkpoint.is_empty
+
+
+# ------------------------------------------------------------------------------------------------ the shared sink
+
+
+async def test_the_sink_is_opened_once_and_closed_by_the_last_partition(make: Make) -> None:
+    one, sink = await make()
+    second = one.topology.processor(3)
+    await second.open(one.begin())
+    await one.processor.close(None)
+    await one.processor.close(None)
+    assert (sink.opened, sink.closed) == (1, 0)
+    await second.close(None)
+    assert (sink.opened, sink.closed) == (1, 1)
+
+
+class NotYet(Scripted):
+    """A sink whose target is down at first."""
+
+    async def open(self) -> None:
+        await super().open()
+        if self.opened < 3:
+            raise SinkError("nobody answers")
+
+
+async def test_a_target_that_is_down_at_the_start_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(delivery.Backoff, "next", lambda self: 0.001)
+    sink = NotYet(CONTEXT)
+    shared = SharedSink(CONTEXT, SimpleNamespace(for_context=lambda context: sink))  # type: ignore[arg-type]
+    first, second = await asyncio.gather(shared.acquire(), shared.acquire())
+    assert first is second is sink and sink.opened == 3
+    assert "flights.base: the sink cannot be opened: nobody answers" in caplog.text
+
+
+async def test_an_opening_that_nobody_waits_for_any_more_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Hanging(Scripted):
+        async def open(self) -> None:
+            await super().open()
+            began.set()
+            await asyncio.sleep(60)
+
+    began = asyncio.Event()
+    sink = Hanging(CONTEXT)
+    shared = SharedSink(CONTEXT, SimpleNamespace(for_context=lambda context: sink))  # type: ignore[arg-type]
+    waiting = asyncio.create_task(shared.acquire())
+    await began.wait()
+    waiting.cancel()
+    await asyncio.wait({waiting})
+    await shared.release()
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert sink.closed == 1
+
+
+# ----------------------------------------------------------------------------------------- sinks of the checkpoint
+
+
+class Staged(CheckpointSink):
+    def stage(self, batch: Sequence[Entry], emit: Emit) -> Sequence[Outcome]:
+        for entry in batch:
+            emit("copy", 2, entry.timestamp, entry.key, entry.value, entry.headers)
+        return [APPLIED] * len(batch)
+
+
+async def test_a_checkpoint_sink_s_records_are_in_the_checkpoint(tmp_path: Path) -> None:
+    one = await Delivery(tmp_path / "0", Staged(CONTEXT)).open()
+    await one.deliver(log_record(0), log_record(1))
+    assert [(record.key, record.value, record.timestamp) for record in one.sent("copy")] == [
+        (b"k", b"v0", 1_000),
+        (b"k", b"v1", 1_001),
+    ]
+    one.store.close()
