@@ -71,7 +71,7 @@ class Task:
         self.sources = [TP(topic, partition) for topic in topology.sources]
         self.state, self.since = State.WAITING, time.monotonic()
         self.committed: dict[str, int] = {}
-        self.lost_since: float | None = None
+        self._lost_since: dict[TP, float] = {}
         self._queue: deque[Fetch] = deque()
         self._wake = asyncio.Event()
         self._expected: dict[str, int] = {}
@@ -124,12 +124,10 @@ class Task:
             gate = self._engine.consumer.gates.get(tp)
             arrived = sum(fetch.topic == tp.topic for fetch in self._queue)
             if gate is None or not gate.is_open or self.state is not State.IDLE or gate.waiting <= arrived:
-                self.lost_since = None
-            elif self.lost_since is None:
-                self.lost_since = time.monotonic()
-            elif time.monotonic() - self.lost_since > LOST_FETCH:
+                self._lost_since.pop(tp, None)
+            elif time.monotonic() - self._lost_since.setdefault(tp, time.monotonic()) > LOST_FETCH:
                 log.warning("%s: a fetch of %s never arrived; seeking back", self.name, tp.topic)
-                self.lost_since = None
+                del self._lost_since[tp]
                 self._seek_back(tp, gate)
 
     # The life of a task

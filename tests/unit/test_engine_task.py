@@ -1,0 +1,466 @@
+"""A task from its opening to its end, between a consumer and a producer that are told what to do."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from aiokafka.errors import KafkaConnectionError
+from aiokafka.producer.message_accumulator import BatchBuilder
+from faust.types import TP
+
+from walstream.engine import task as module
+from walstream.engine.checkpoint import Checkpoint
+from walstream.engine.fetch import Fetch
+from walstream.engine.gate import Gate
+from walstream.engine.store import Store
+from walstream.engine.task import State, Task
+from walstream.engine.topology import TableSpec, Topology
+from walstream.errors import LostRange
+
+SOURCE = TP("source", 0)
+TABLE = TableSpec("seen", "seen.changelog")
+
+
+class Broker:
+    """The source's bounds, the group's offset, and what was committed."""
+
+    def __init__(self) -> None:
+        self.committed: int | None = 0
+        self.first, self.end, self.log_end, self.changelog_end = 0, 1_000, 50, 0
+        self.transactions: list[dict[str, int]] = []
+        self.errors: list[BaseException] = []  # of the next commits
+        self.slow = 0.0
+        self.displaced = 0  # somebody else's records in the log
+        self.producers: list[Producer] = []
+
+
+class Consumer:
+    def __init__(self, broker: Broker) -> None:
+        self.broker, self.gates = broker, dict[TP, Gate]()
+        self.seeks: list[int] = []
+        self.member = True
+
+    async def hold(self, tps: Iterable[TP]) -> None: ...
+
+    async def committed(self, tps: Iterable[TP]) -> dict[TP, int]:
+        return {} if self.broker.committed is None else {SOURCE: self.broker.committed}
+
+    async def bounds(self, tps: Iterable[TP]) -> dict[TP, tuple[int, int]]:
+        broker = self.broker
+        ends = {"source": (broker.first, broker.end), "log": (0, broker.log_end)}
+        return {tp: ends.get(tp.topic, (0, broker.changelog_end)) for tp in tps}
+
+    async def start_reading(self, positions: Mapping[TP, int]) -> None:
+        for tp, position in positions.items():
+            self.seeks.append(position)
+            self.gates[tp].open()
+
+    async def is_member(self) -> bool:
+        return self.member
+
+    def wake(self) -> None: ...
+
+
+class Producer:
+    broker: Broker
+
+    def __init__(self, connection: Any, transactional_id: str) -> None:
+        self.abandoned = False
+        self.transactional_id = transactional_id
+        self.broker.producers.append(self)
+
+    async def start(self) -> None: ...
+
+    def new_batch(self) -> BatchBuilder:
+        return BatchBuilder(100_000, 0, is_transactional=True)
+
+    async def commit(self, batches: Mapping[tuple[str, int], Sequence[Any]], offsets: Any, group: str) -> Any:
+        assert not self.abandoned
+        broker = self.broker
+        await asyncio.sleep(broker.slow)
+        if broker.errors:
+            raise broker.errors.pop(0)
+        placed = {}
+        for topic, partition in batches:
+            count = sum(batch.record_count() for batch in batches[topic, partition])
+            if topic == "log":
+                placed[topic, partition] = [broker.log_end + broker.displaced]
+                broker.log_end += broker.displaced + count + 1
+                broker.displaced = 0
+            else:
+                placed[topic, partition] = [broker.changelog_end]
+                broker.changelog_end += count + 1
+        moved = {tp.topic: offset for tp, offset in offsets.items()}
+        broker.transactions.append(moved)
+        broker.committed = moved.get("source", broker.committed)
+        return placed
+
+    async def abandon(self) -> None:
+        self.abandoned = True
+
+
+class Processor:
+    """Notes what it saw in a table and in the log."""
+
+    def __init__(self) -> None:
+        self.seen: list[int] = []
+        self.positions: list[int | None] = []
+        self.work: Callable[[], Awaitable[None]] = lambda: asyncio.sleep(0)
+        self.at_open: Callable[[Checkpoint], None] = lambda checkpoint: None
+        self.closed: list[bool] = []
+        self.at_close: Callable[[], Awaitable[None]] = lambda: asyncio.sleep(0)
+        self.output = True
+
+    async def open(self, checkpoint: Checkpoint) -> None:
+        self.at_open(checkpoint)
+
+    async def process(self, fetch: Fetch, checkpoint: Checkpoint) -> None:
+        await self.work()
+        for record in fetch:
+            self.seen.append(record.offset)
+            if self.output:
+                self.positions.append(checkpoint.output("log").append(1, None, b"%d" % record.offset))
+                checkpoint.table("seen").put(b"%d" % record.offset, b"x", 1)
+
+    def finish(self, checkpoint: Checkpoint) -> None: ...
+
+    async def close(self, checkpoint: Checkpoint | None) -> None:
+        self.closed.append(checkpoint is not None)
+        if checkpoint is not None:
+            checkpoint.table("seen").put(b"closed", b"x", 1)
+        await self.at_close()
+
+
+class Worker:
+    """A task and all that is around it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.broker = Broker()
+        self.consumer = Consumer(self.broker)
+        self.processor = Processor()
+        self.failed: list[BaseException] = []
+        self.spawned: list[asyncio.Task[Any]] = []
+        self.engine: Any = SimpleNamespace(
+            consumer=self.consumer, connection={}, group="group", topic_ids={TABLE.changelog: "id"}, cache=None,
+            store_folder=lambda topology, partition: folder, opening=asyncio.Semaphore(1), fail=self.failed.append,
+            spawn=lambda work: self.spawned.append(asyncio.create_task(work)),
+        )  # fmt: skip
+        topology = Topology("t", ("source",), 1, (TABLE,), lambda partition: self.processor, ("log",))
+        self.task = Task(self.engine, topology, 0)
+
+    @property
+    def gate(self) -> Gate:
+        return self.consumer.gates[SOURCE]
+
+    async def start(self) -> None:
+        self.task.start()
+        await self.until(lambda: bool(self.consumer.seeks))
+        await self.until(lambda: self.task.state is State.IDLE)
+
+    def fetch(self, offset: int, count: int = 1, *, epoch: int | None = None) -> None:
+        """Let a fetch come in."""
+        batch: Any = [SimpleNamespace(offset=offset + number) for number in range(count)]
+        self.gate.take()
+        epoch = self.gate.epoch if epoch is None else epoch
+        self.task.offer(Fetch("source", 0, offset, offset + count, [batch], 100, epoch))
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(5):
+            while not condition():  # noqa: ASYNC110 - of what a task does not tell
+                await asyncio.sleep(0.001)
+
+    def stored(self) -> list[int]:
+        store = Store(self.folder, [TABLE])
+        try:
+            return sorted(int(key) for _, key, _ in store.items("seen") if key != b"closed")
+        finally:
+            store.close()
+
+
+@pytest.fixture
+async def worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Worker]:
+    async def recover(*_: Any) -> int:
+        return 0
+
+    worker = Worker(tmp_path / "0")
+    monkeypatch.setattr(Producer, "broker", worker.broker, raising=False)
+    monkeypatch.setattr(module, "TransactionalProducer", Producer)
+    monkeypatch.setattr(module, "recover", recover)
+    monkeypatch.setattr(module, "REOPEN_DELAY", 0.01)
+    yield worker
+    await worker.task.close(1)
+
+
+# ------------------------------------------------------------------------------------------------ opening
+
+
+async def test_opens_at_the_committed_offset(worker: Worker) -> None:
+    worker.broker.committed = 77
+    await worker.start()
+    assert worker.consumer.seeks == [77]
+    assert worker.broker.producers[0].transactional_id == "walstream.t.0"
+
+
+async def test_a_new_group_begins_at_the_start_of_a_whole_topic(worker: Worker) -> None:
+    worker.broker.committed = None
+    await worker.start()
+    assert worker.consumer.seeks == [0]
+
+
+@pytest.mark.parametrize(
+    ("committed", "first", "changelog_end", "reason"),
+    [
+        (None, 5, 0, "has no committed offset"),
+        (None, 0, 5, "has no committed offset"),
+        (4, 5, 0, "offsets 4 to 4 were to be read next, but are gone"),
+        (1_001, 0, 0, "offset 1001 was to be read next, but the topic ends at 1000"),
+    ],
+)
+async def test_a_lost_range_ends_the_worker(
+    worker: Worker, committed: int | None, first: int, changelog_end: int, reason: str
+) -> None:
+    broker = worker.broker
+    broker.committed, broker.first, broker.changelog_end = committed, first, changelog_end
+    worker.task.start()
+    await worker.until(lambda: bool(worker.failed))
+    (failure,) = worker.failed
+    assert isinstance(failure, LostRange) and reason in str(failure)
+    assert worker.consumer.seeks == []
+
+
+async def test_what_an_opening_writes_is_committed_with_the_offsets(worker: Worker) -> None:
+    worker.broker.committed = None
+    worker.processor.at_open = lambda checkpoint: checkpoint.table("seen").put(b"1", b"x", 1)
+    await worker.start()
+    assert worker.broker.transactions == [{"source": 0}], "rows without an offset would look like a lost range"
+
+
+async def test_waiting_for_a_target_is_nothing_that_a_watchdog_minds(worker: Worker) -> None:
+    opened = asyncio.Event()
+
+    async def wait(checkpoint: Checkpoint) -> None:
+        await opened.wait()
+
+    worker.processor.open = wait  # type: ignore[method-assign]
+    worker.task.start()
+    await worker.until(lambda: worker.task.state is State.WAITING and bool(worker.broker.producers))
+    assert worker.engine.opening.locked() is False, "others may open meanwhile"
+    opened.set()
+    await worker.until(lambda: worker.task.state is State.IDLE)
+
+
+# ------------------------------------------------------------------------------------------------ fetches
+
+
+async def test_fetches_become_checkpoints_and_the_store_follows(worker: Worker) -> None:
+    await worker.start()
+    worker.fetch(0, 3)
+    await worker.until(lambda: worker.broker.committed == 3)
+    worker.fetch(3, 2)
+    await worker.until(lambda: worker.broker.committed == 5)
+    assert worker.task.committed == {"source": 5}
+    assert worker.processor.positions == [50, 51, 52, 54, 55], "behind the marker of the first transaction"
+    await worker.task.close(1)
+    assert worker.stored() == [0, 1, 2, 3, 4]
+
+
+async def test_fetches_of_an_older_epoch_are_dropped(worker: Worker) -> None:
+    await worker.start()
+    worker.fetch(0, epoch=0)
+    worker.fetch(0)
+    await worker.until(lambda: worker.broker.committed == 1)
+    assert worker.processor.seen == [0]
+
+
+async def test_a_gap_is_sought_back(worker: Worker) -> None:
+    await worker.start()
+    worker.fetch(0)
+    worker.fetch(2)
+    await worker.until(lambda: worker.consumer.seeks == [0, 1])
+    worker.fetch(1, 2)
+    await worker.until(lambda: worker.broker.committed == 3)
+    assert worker.processor.seen == [0, 1, 2]
+
+
+async def test_a_fetch_that_never_arrives_is_sought_back(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LOST_FETCH", 0.02)
+    await worker.start()
+    worker.gate.take()
+    worker.task.check_lost()
+    assert worker.consumer.seeks == [0]
+    await asyncio.sleep(0.03)
+    worker.task.check_lost()
+    await worker.until(lambda: worker.consumer.seeks == [0, 0])
+    assert worker.gate.waiting == 0
+    worker.task.check_lost()
+    await asyncio.sleep(0.03)
+    worker.task.check_lost()
+    assert worker.consumer.seeks == [0, 0]
+
+
+async def test_a_backlog_is_committed_as_it_is_worked_off(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sink outside Kafka leaves no output, so that the size of a checkpoint never ends it."""
+    monkeypatch.setattr(module, "CHECKPOINT_AGE", 0.02)
+    worker.processor.output = False
+    await worker.start()
+    offset = 0
+
+    async def more() -> None:
+        nonlocal offset
+        worker.fetch(offset := offset + 1)
+        await asyncio.sleep(0.005)
+
+    worker.processor.work = more
+    worker.fetch(0)
+    await worker.until(lambda: len(worker.broker.transactions) >= 2)
+    worker.processor.work = lambda: asyncio.sleep(0)
+
+
+async def test_the_next_checkpoint_is_built_while_one_is_committed(worker: Worker) -> None:
+    await worker.start()
+    worker.broker.slow = 0.05
+    worker.fetch(0)
+    await worker.until(lambda: worker.processor.seen == [0])
+    worker.fetch(1)
+    await worker.until(lambda: worker.processor.seen == [0, 1])
+    assert worker.broker.transactions == []
+    await worker.until(lambda: worker.broker.committed == 2)
+    assert worker.broker.transactions == [{"source": 1}, {"source": 2}]
+
+
+# ------------------------------------------------------------------------------------------------ what goes wrong
+
+
+@pytest.mark.parametrize("error", [KafkaConnectionError("gone"), TimeoutError()])
+async def test_a_failed_commit_takes_what_was_built_on_it_along(worker: Worker, error: BaseException) -> None:
+    await worker.start()
+    worker.broker.slow = 0.02
+    worker.broker.errors = [error]
+    worker.fetch(0)
+    await worker.until(lambda: worker.processor.seen == [0])
+    worker.fetch(1)
+    await worker.until(lambda: len(worker.consumer.seeks) == 2)
+    assert worker.consumer.seeks == [0, 0]
+    assert worker.broker.transactions == []
+    assert [producer.abandoned for producer in worker.broker.producers] == [True, False]
+    worker.fetch(0, 2)
+    await worker.until(lambda: worker.broker.committed == 2)
+    await worker.task.close(1)
+    assert worker.stored() == [0, 1]
+    assert worker.failed == []
+
+
+async def test_nobody_opens_again_who_is_no_member(worker: Worker) -> None:
+    await worker.start()
+    worker.consumer.member = False
+    worker.broker.errors = [KafkaConnectionError("gone")]
+    worker.fetch(0)
+    await worker.until(lambda: worker.broker.producers[0].abandoned)
+    await asyncio.sleep(0.1)
+    assert len(worker.broker.producers) == 1, "it would fence its successor"
+
+
+async def test_records_that_stand_elsewhere_than_the_tables_say(worker: Worker) -> None:
+    await worker.start()
+    worker.broker.displaced = 10
+    worker.fetch(0)
+    await worker.until(lambda: len(worker.consumer.seeks) == 2)
+    assert worker.consumer.seeks == [0, 1], "they are committed"
+    worker.fetch(1)
+    await worker.until(lambda: worker.broker.committed == 2)
+    assert worker.processor.positions == [50, 62]
+
+
+async def test_an_error_that_nobody_foresaw_ends_the_worker(worker: Worker) -> None:
+    await worker.start()
+
+    async def fail() -> None:
+        raise ZeroDivisionError
+
+    worker.processor.work = fail
+    worker.fetch(0)
+    await worker.until(lambda: bool(worker.failed))
+    assert isinstance(worker.failed[0], ZeroDivisionError) and len(worker.failed) == 1
+    assert worker.broker.producers[0].abandoned and worker.broker.transactions == []
+
+
+# ------------------------------------------------------------------------------------------------ the end
+
+
+async def test_a_close_leaves_everything_in_order(worker: Worker) -> None:
+    await worker.start()
+    worker.fetch(0)
+    await worker.task.close(1)
+    assert worker.processor.closed == [True]
+    assert worker.broker.producers[0].abandoned
+    store = Store(worker.folder, [TABLE])
+    assert store.get("seen", b"closed") == b"x"
+    store.close()
+
+
+async def test_a_close_does_not_wait_for_a_slow_sink(worker: Worker) -> None:
+    await worker.start()
+    worker.processor.work = lambda: asyncio.sleep(60)
+    worker.fetch(0)
+    await worker.until(lambda: worker.task.state is State.WORKING)
+    began = time.monotonic()
+    await worker.task.close(0.05)
+    assert time.monotonic() - began < 2
+    assert worker.processor.closed == [False] and worker.broker.transactions == []
+
+
+async def test_a_close_during_an_opening_is_at_once(worker: Worker) -> None:
+    worker.processor.open = lambda checkpoint: asyncio.sleep(60)  # type: ignore[method-assign]
+    worker.task.start()
+    await worker.until(lambda: worker.task.state is State.WAITING and bool(worker.broker.producers))
+    began = time.monotonic()
+    await worker.task.close(5)
+    assert time.monotonic() - began < 2
+    assert worker.broker.producers[0].abandoned
+    assert worker.stored() == [], "the store is free for the next owner"
+
+
+async def test_a_close_waits_for_a_release_that_is_under_way(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a task of the same process would find the store locked."""
+    released = asyncio.Event()
+
+    async def slowly(producer: Producer) -> None:
+        await released.wait()
+
+    monkeypatch.setattr(Producer, "abandon", slowly)
+    await worker.start()
+    worker.broker.errors = [KafkaConnectionError("gone")]
+    worker.fetch(0)
+    await worker.until(lambda: worker.broker.errors == [])
+    await asyncio.sleep(0.02)
+    closing = asyncio.create_task(worker.task.close(0.02))
+    await asyncio.sleep(0.1)
+    assert not closing.done()
+    released.set()
+    await closing
+    assert worker.stored() == []
+
+
+@pytest.mark.parametrize("trouble", ["hangs", "fails"])
+async def test_a_sink_that_cannot_be_closed_keeps_nothing(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch, trouble: str
+) -> None:
+    async def fail() -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(module, "RELEASE_TIMEOUT", 0.05)
+    await worker.start()
+    worker.processor.work = lambda: asyncio.sleep(60)
+    worker.processor.at_close = fail if trouble == "fails" else lambda: asyncio.sleep(60)
+    worker.fetch(0)
+    await worker.until(lambda: worker.task.state is State.WORKING)
+    await worker.task.close(0.05)
+    assert worker.broker.producers[0].abandoned
+    assert worker.stored() == []
