@@ -25,3 +25,4 @@ def test_nothing_is_lost_while_workers_join_and_leave(make_sandbox: Callable[...
         sandbox.wait_ready("router", members=1)
         sandbox.wait_ready(COPY, members=1)
     sandbox.check(least=2_000)
+    sandbox.check_stores()

@@ -70,3 +70,7 @@ def test_a_store_of_an_earlier_life_of_the_topics_is_not_believed(known: Known) 
     with sandbox.producer(iter(contents[::-1])) as producer:
         producer.join()
     sandbox.check(least=1_000)
+
+
+def test_the_stores_are_what_the_changelogs_say(known: Known) -> None:
+    known.sandbox.check_stores()

@@ -31,3 +31,4 @@ def test_a_frozen_router_writes_nothing_when_it_wakes(make_sandbox: Callable[...
         wait_until(lambda: len(sandbox.assigned("router")) == 2, TAKEN_OVER, "the zombie to be a member again")
         wait_until(lambda: len(sandbox.ledger) > 5_000, 20, "more records")
     sandbox.check(least=4_000)
+    sandbox.check_stores()

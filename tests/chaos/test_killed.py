@@ -38,6 +38,7 @@ def test_nothing_is_lost_when_workers_are_killed(
         kills = storm(sandbox, seed, 16, longest=3)
     assert kills >= 4
     sandbox.check(least=5_000)
+    sandbox.check_stores()
 
 
 @pytest.mark.slow
@@ -53,3 +54,4 @@ def test_nothing_is_lost_in_a_long_storm(make_sandbox: Callable[..., Sandbox], c
     assert kills >= 20
     sandbox.drain(180)
     sandbox.check(least=50_000)
+    sandbox.check_stores()

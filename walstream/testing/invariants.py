@@ -26,6 +26,7 @@ from typing import TypeVar
 from walstream.testing.history import Answer, Content, History, Identity, Observed, Position, Progress, Target, foreign
 
 K = TypeVar("K")
+T = TypeVar("T")
 Once = tuple[int, Identity]
 """A partition and an identity: deduplication is by partition."""
 
@@ -273,31 +274,68 @@ def _wrong_times(history: History) -> Iterator[str]:
 
 def committed_too_far(history: History) -> list[Violation]:
     """Invariant 7: at each sample, everything below a committed offset had left its stage."""
-    return [Violation(7, what) for sample in history.progress for what in _committed_too_far(history, sample)]
+    return [Violation(7, what) for what in _committed_too_far(history)]
 
 
-def _committed_too_far(history: History, sample: Progress) -> Iterator[str]:
-    def out(records: Iterable[Observed], output: str) -> Iterator[Observed]:
-        ends = sample.outputs.get(output, {})
-        return (record for record in records if record.offset < ends.get(record.partition, 0))
+def _committed_too_far(history: History) -> Iterator[str]:
+    for stage, samples in _groups(history.progress, lambda sample: sample.stage).items():
+        if stage == "router":
+            source, finished = history.ingress, _finished_by_router(history)
+        else:
+            target = next(target for target in history.targets if target.name == stage)
+            source = [record for record in history.log if record.is_for(target.name)]
+            finished = _finished_at(target)
+        by_partition = _groups(source, lambda record: record.partition)
+        checked: dict[int, int] = defaultdict(int)
+        before: Progress | None = None
+        for sample in samples:
+            if before is not None and not _reaches(sample, before):
+                checked.clear()  # else what was finished at one sample is so at the next: each record is looked at once
+            before = sample
+            for partition, committed in sample.committed.items():
+                records = by_partition.get(partition, [])
+                while checked[partition] < len(records) and records[checked[partition]].offset < committed:
+                    record = records[checked[partition]]
+                    checked[partition] += 1
+                    output, place, offset = finished(record) or ("", 0, 0)
+                    if offset >= sample.outputs.get(output, {}).get(place, 0):
+                        yield f"{stage} had committed {committed}, and was not done with {record}"
 
-    if sample.stage == "router":
-        logged = set(_once(out(history.log, "log")))
-        refused = {(record.partition, _or(record.ingress_position)) for record in out(history.refused, "dlq")}
-        for record in history.ingress:
-            finished = (record.identity and (record.partition, record.identity) in logged) or record.position in refused
-            if record.offset < sample.committed.get(record.partition, 0) and not finished:
-                yield f"the router had committed {sample.committed[record.partition]}, and was not done with {record}"
-        return
-    target = next(target for target in history.targets if target.name == sample.stage)
-    done = _identities(out(target.deliveries, "target")) | _identities(out(target.dead, "dlq"))
-    for record in history.log:
-        if (
-            record.offset < sample.committed.get(record.partition, 0)
-            and record.is_for(target.name)
-            and record.identity not in done
-        ):
-            yield f"{target.name} had committed {sample.committed[record.partition]}, and was not done with {record}"
+
+Place = tuple[str, int, int]
+"""An output, its partition, and the offset at which a record shows that it is finished."""
+
+
+def _finished_by_router(history: History) -> Callable[[Observed], Place | None]:
+    logged, refused = _first(history.log, _one), _refused(history)
+
+    def finished(record: Observed) -> Place | None:
+        if (there := logged.get(_one(record))) is not None:
+            return "log", *there.position
+        return ("dlq", *refused[record.position].position) if record.position in refused else None
+
+    return finished
+
+
+def _finished_at(target: Target) -> Callable[[Observed], Place | None]:
+    delivered = _first(target.deliveries, lambda record: record.identity)
+    dead = _first(target.dead, lambda record: record.identity)
+
+    def finished(record: Observed) -> Place | None:
+        if (there := delivered.get(record.identity)) is not None:
+            return "target", *there.position
+        return ("dlq", *dead[record.identity].position) if record.identity in dead else None
+
+    return finished
+
+
+def _reaches(later: Progress, earlier: Progress) -> bool:
+    """Whether no output of a sample is behind what it was at an earlier one."""
+    return all(
+        later.outputs.get(output, {}).get(partition, 0) >= end
+        for output, ends in earlier.outputs.items()
+        for partition, end in ends.items()
+    )
 
 
 # ------------------------------------------------------------------------------------------ 8: changelog and store
@@ -402,8 +440,15 @@ def _by_key(records: Iterable[Observed]) -> dict[bytes, list[Observed]]:
     return grouped
 
 
-def _groups(records: Iterable[Observed], of: Callable[[Observed], K]) -> dict[K, list[Observed]]:
-    grouped: dict[K, list[Observed]] = defaultdict(list)
+def _first(records: Iterable[Observed], of: Callable[[Observed], K]) -> dict[K, Observed]:
+    found: dict[K, Observed] = {}
+    for record in records:
+        found.setdefault(of(record), record)
+    return found
+
+
+def _groups(records: Iterable[T], of: Callable[[T], K]) -> dict[K, list[T]]:
+    grouped: dict[K, list[T]] = defaultdict(list)
     for record in records:
         grouped[of(record)].append(record)
     return grouped

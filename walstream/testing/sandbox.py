@@ -15,16 +15,23 @@ from typing import Any, Self
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient, NewTopic
 
+from walstream import topics
 from walstream.apply import apply
 from walstream.changes import Action
 from walstream.config import load_connections, load_namespaces
+from walstream.dedup import SEGMENTS, decode_row
+from walstream.engine.checkpoint import SEGMENT
+from walstream.engine.topology import TableSpec
+from walstream.identity import identity
 from walstream.kafka import KafkaConnection
+from walstream.router import table_names
 from walstream.testing.history import Answer, Content, History, Progress, Target, foreign
 from walstream.testing.invariants import Violation, explain, violations
 from walstream.testing.ledger import Ledger
 from walstream.testing.producer import Producer
 from walstream.testing.readback import Readback
 from walstream.testing.rows import Key, Row, expected_rows, wrong_rows
+from walstream.testing.stores import wrong_stores
 from walstream.testing.waiting import wait_until
 from walstream.testing.worker import Worker
 from walstream.testing.workload import KEY, PRIMARY_KEYS, TABLES
@@ -329,6 +336,34 @@ class Sandbox:
             for record in self.readback.records(f"{self.name}.{BASE}.dlq"):
                 found.append(Violation(2, f"dead at {BASE}: {record}, {dict(record.headers)}"))
         return found
+
+    def check_stores(self) -> None:
+        """Stop all workers, and check their stores against the changelogs, and the dedup table against the log."""
+        for worker in self.workers:
+            worker.stop()
+        namespace = load_namespaces(self.folder / "config")[self.name]
+        names, changelogs = table_names(namespace), topics.router_changelogs(namespace)
+        tables = [TableSpec(names[0], changelogs["dedup"].name, segments=SEGMENTS)]
+        tables.append(TableSpec(names[1], changelogs["times"].name))
+        found: list[Violation] = []
+        rows = 0
+        for worker in self.workers:
+            if worker.topology == "topologies.router":
+                folder = worker.data / self.group("router") / f"router.{self.name}"
+                found += wrong_stores(folder, tables, self.partitions, self.readback)
+        stored = {
+            (record.partition, (record.key or b"")[SEGMENT.size :]): record.value
+            for record in self.readback.records(changelogs["dedup"].name)
+        }
+        for record in self.readback.records(self.log):
+            assert record.identity is not None
+            key = (record.partition, identity(*record.identity))
+            row = decode_row(stored[key] or b"") if key in stored else None
+            if row != (record.ingress_position, record.offset):
+                found.append(Violation(8, f"the dedup table has {row} for {record} from {record.ingress_position}"))
+            rows += 1
+        assert not found, explain(found)
+        assert rows, "there is nothing in the log"
 
     def check(self, *, least: int = 1) -> History:
         """Drain, and check that everything holds.
