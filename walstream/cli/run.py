@@ -45,6 +45,9 @@ def run(settings: Settings, only: tuple[str, ...], routers: int, deadline: str, 
     failure in a row; too many in a row end everything, with exit status 1. SIGTERM or Ctrl-C stops all; a second one
     kills them.
 
+    Each worker has a folder of its own, <WALSTREAM_DATADIR>/<worker>; to look into the router's tables, for one:
+    WALSTREAM_DATADIR=.walstream/data/router faust -A topologies.router tables
+
     With --json every line on stdout is an event: started, output, ended.
 
     \b
