@@ -8,8 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 
 from walstream.errors import ServerError
 from walstream.local import KafkaOptions, Servers
+from walstream.testing.waiting import wait_until
 
 
 class Cli:
@@ -58,15 +58,6 @@ class Cli:
             up.wait()
 
 
-def eventually(condition: Callable[[], bool], seconds: float = 30) -> bool:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.05)
-    return True
-
-
 def ended(pid: int) -> bool:
     return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
@@ -89,10 +80,14 @@ def read_first(address: str, topic: str) -> bytes | None:
 
 @pytest.fixture(scope="module")
 def cli(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cli]:
-    """Both servers, as a `walstream local up` in the foreground holds them."""
+    """Both servers, as a `walstream local up` in the foreground holds them, until SIGTERM."""
     cli = Cli(tmp_path_factory.mktemp("local"))
-    with cli.foreground():
+    with cli.foreground() as up:
         yield cli
+        last = [each["pid"] for each in cli.status().values()]
+        up.send_signal(signal.SIGTERM)
+        assert up.wait(timeout=60) == 0
+        assert all(map(ended, last))
 
 
 def test_both_run_and_say_where(cli: Cli) -> None:
@@ -158,7 +153,7 @@ def test_a_dead_parent_leaves_no_orphan(tmp_path: Path) -> None:
         pid = cli.status()["kafka"]["pid"]
         up.kill()
         up.wait()
-        assert eventually(lambda: ended(pid))
+        wait_until(lambda: ended(pid), 60, "the orphan has ended")
     assert cli.status()["kafka"]["state"] == "stopped"
     assert json.loads(cli.run("down", "--json")) == {"stopped": []}
 
@@ -166,10 +161,11 @@ def test_a_dead_parent_leaves_no_orphan(tmp_path: Path) -> None:
 def test_a_parent_killed_while_it_starts_leaves_no_orphan(tmp_path: Path) -> None:
     up = subprocess.Popen(Cli(tmp_path).command("up", "cassandra"), stderr=subprocess.DEVNULL)
     state = tmp_path / "state.json"
-    assert eventually(lambda: state.exists() and bool(json.loads(state.read_bytes())["processes"]))
+    wait_until(lambda: state.exists() and json.loads(state.read_bytes())["processes"], 60, "a server is started")
     up.kill()
     up.wait()
-    assert eventually(lambda: ended(json.loads(state.read_bytes())["processes"]["cassandra"]["pid"]))
+    pid = json.loads(state.read_bytes())["processes"]["cassandra"]["pid"]
+    wait_until(lambda: ended(pid), 60, "the orphan has ended")
 
 
 def test_detached_goes_on_until_down_which_stops_nothing_else(tmp_path: Path, cli: Cli) -> None:
@@ -183,34 +179,19 @@ def test_detached_goes_on_until_down_which_stops_nothing_else(tmp_path: Path, cl
     assert cli.status() == others
 
 
-def test_sigterm_stops_the_foreground_and_its_servers(tmp_path: Path) -> None:
-    cli = Cli(tmp_path)
-    with cli.foreground("kafka") as up:
-        pid = cli.status()["kafka"]["pid"]
-        up.send_signal(signal.SIGTERM)
-        assert up.wait(timeout=60) == 0
-        assert ended(pid)
-
-
 def test_down_leaves_a_process_alone_that_only_has_the_id(tmp_path: Path) -> None:
-    with Servers(tmp_path) as servers:
-        servers.up(cassandra=False)
-        state = json.loads((tmp_path / "state.json").read_bytes())
-        real = state["processes"]["kafka"]
-        time.sleep(2.1)  # Start times closer than this are taken for one.
-        innocent = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-        try:
-            mistaken = {"kafka": real | {"pid": innocent.pid}}  # As if the id had been given out again.
-            (tmp_path / "state.json").write_text(json.dumps(state | {"processes": mistaken}))
-            assert servers.down() == []
-            assert innocent.poll() is None
-        finally:
-            innocent.kill()
-            innocent.wait()
+    innocent = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    try:
+        former = {"pid": innocent.pid, "created": psutil.Process(innocent.pid).create_time() - 60}
+        state = {"ports": {}, "processes": {"kafka": former}, "owners": {}}
         (tmp_path / "state.json").write_text(json.dumps(state))
-        assert servers.owned()
-        assert servers.down() == ["kafka"]
-        assert not servers.owned()
+        servers = Servers(tmp_path)
+        assert servers.status()[0].crashed
+        assert servers.down() == []
+        assert innocent.poll() is None
+    finally:
+        innocent.kill()
+        innocent.wait()
 
 
 def test_a_failing_start_shows_the_end_of_the_servers_own_log(tmp_path: Path) -> None:

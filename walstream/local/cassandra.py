@@ -61,6 +61,9 @@ class CassandraOptions:
     ----------
     heap
         Of the Java machine at most, such as ``1g``.
+    quick
+        Whether Java leaves out its second compiler. A start then takes three quarters of processor time, and
+        what runs for longer than a test is slower.
     passwords
         Whether clients must log in; the first user is ``cassandra`` with the password ``cassandra``.
     certificates
@@ -68,6 +71,7 @@ class CassandraOptions:
     """
 
     heap: str = "1g"
+    quick: bool = False
     passwords: bool = False
     certificates: Certificates | None = None
 
@@ -103,6 +107,7 @@ class Cassandra:
             f"-Xmx{self.options.heap}",
             "-XX:MaxDirectMemorySize=512m",
             "-XX:+ExitOnOutOfMemoryError",
+            *(("-XX:TieredStopAtLevel=1",) if self.options.quick else ()),
             f"-javaagent:{agent}",
             "-Djdk.attach.allowAttachSelf=true",
             *(f"--add-opens={each}=ALL-UNNAMED" for each in OPENS),

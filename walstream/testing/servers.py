@@ -7,6 +7,7 @@ The images are `WALSTREAM_TEST_KAFKA_IMAGE` and `WALSTREAM_TEST_CASSANDRA_IMAGE`
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Mapping
@@ -71,14 +72,35 @@ class Server(Protocol):
         ...
 
 
-def provider() -> Literal["local", "docker"]:
-    """Tell where servers come from."""
+def image_of(name: Name) -> str:
+    """Give the image of a server."""
+    chosen = os.environ.get(f"WALSTREAM_TEST_{name.upper()}_IMAGE")
+    return chosen or {"kafka": KAFKA_IMAGE, "cassandra": CASSANDRA_IMAGE}[name]
+
+
+def provider(name: Name) -> Literal["local", "docker"]:
+    """Tell where a server comes from."""
     wanted = os.environ.get("WALSTREAM_TEST_SERVERS") or "auto"
-    if wanted == "local" or (wanted == "auto" and not engine_answers()):
+    if wanted == "local" or (wanted == "auto" and not (engine_answers() and can_have(image_of(name)))):
         return "local"
     if wanted in ("docker", "auto"):
         return "docker"
     raise ServerError(f"WALSTREAM_TEST_SERVERS is {wanted!r}, not docker, local or auto")
+
+
+def can_have(image: str) -> bool:
+    """Tell whether the engine has an image, or gets it now: an engine may be cut off from where images are."""
+    import docker
+
+    with contextlib.closing(docker.from_env(timeout=600)) as client:
+        try:
+            client.images.get(image)
+        except docker.errors.ImageNotFound:
+            try:
+                client.images.pull(image)
+            except docker.errors.APIError:
+                return False
+    return True
 
 
 def engine_answers() -> bool:
@@ -112,7 +134,7 @@ def start_server(name: Name, folder: Path, *, advertised: int | None = None) -> 
     advertised
         A port that Kafka tells its clients to come to, where a proxy stands.
     """
-    if provider() == "local":
+    if provider(name) == "local":
         return LocalServer(name, folder, advertised)
     return KafkaContainer(advertised) if name == "kafka" else CassandraContainer()
 
@@ -122,7 +144,8 @@ class LocalServer:
 
     def __init__(self, name: Name, folder: Path, advertised: int | None = None) -> None:
         self._name = name
-        self._servers = Servers(folder, kafka=KafkaOptions(advertised=advertised), cassandra=CassandraOptions())
+        kafka = KafkaOptions(quick=True, advertised=advertised)
+        self._servers = Servers(folder, kafka=kafka, cassandra=CassandraOptions(quick=True))
         self._servers.up(kafka=name == "kafka", cassandra=name == "cassandra")
         self.address = Address(self._servers.address(name))
         self.proxied = Address(self._servers.address(name, "PROXIED")) if advertised else None
@@ -209,8 +232,7 @@ class KafkaContainer(Container):
         }
         environment = {f"KAFKA_{name.replace('.', '_').upper()}": value for name, value in properties.items()}
         environment |= {"CLUSTER_ID": CLUSTER_ID, "KAFKA_HEAP_OPTS": "-Xmx512m"}
-        image = os.environ.get("WALSTREAM_TEST_KAFKA_IMAGE") or KAFKA_IMAGE
-        super().__init__(image, environment, {9092: outside, 9094: behind})
+        super().__init__(image_of("kafka"), environment, {9092: outside, 9094: behind})
 
     def _ready(self) -> bool:
         return Kafka(KafkaOptions()).ready({"PLAINTEXT": self.address.port})
@@ -230,8 +252,7 @@ class CassandraContainer(Container):
             "HEAP_NEWSIZE": "192m",
             "JVM_EXTRA_OPTS": start,
         }
-        image = os.environ.get("WALSTREAM_TEST_CASSANDRA_IMAGE") or CASSANDRA_IMAGE
-        super().__init__(image, environment, {9042: outside})
+        super().__init__(image_of("cassandra"), environment, {9042: outside})
 
     def _ready(self) -> bool:
         return Cassandra(CassandraOptions()).ready({"native": self.address.port})
