@@ -405,6 +405,15 @@ async def test_a_close_leaves_everything_in_order(worker: Worker) -> None:
     store.close()
 
 
+async def test_a_close_whose_last_commit_fails_opens_nothing_again(worker: Worker) -> None:
+    await worker.start()
+    worker.broker.errors = [KafkaConnectionError("gone")]
+    began = time.monotonic()
+    await worker.task.close(5)
+    assert time.monotonic() - began < 2
+    assert [producer.abandoned for producer in worker.broker.producers] == [True]
+
+
 async def test_a_close_does_not_wait_for_a_slow_sink(worker: Worker) -> None:
     await worker.start()
     worker.processor.work = lambda: asyncio.sleep(60)

@@ -85,6 +85,7 @@ class Engine:
         self._watchdog = Watchdog(self.stuck, self.fail)
         self.opening = asyncio.Semaphore(OPENINGS)
         self._ending_since: float | None = None
+        self._stopping = False
         self.last_look = self._last_membership = time.monotonic()
 
     @property
@@ -223,6 +224,7 @@ class Engine:
     async def stop(self) -> None:
         """End all tasks, in order where that takes no longer than a rebalance may."""
         self._watchdog.stop()
+        self._stopping = True
         asyncio.get_running_loop().call_later(STOP_TIMEOUT, self._exit, 1)
         try:
             await self.revoked(set())
@@ -254,6 +256,8 @@ class Engine:
     async def assigned(self, assigned: set[TP]) -> None:
         """Start a task for every partition number whose sources are all here; changelogs are not fetched."""
         await self.revoked(set())
+        if self._stopping:
+            return  # a rebalance that had begun before
         await self.consumer.hold(assigned)
         for topology in self.topologies:
             for partition in range(topology.partitions):

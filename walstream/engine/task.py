@@ -147,6 +147,8 @@ class Task:
             finally:
                 self._releasing = asyncio.create_task(self._release())
                 await asyncio.shield(self._releasing)
+            if self._closing:
+                return  # what could not be committed comes again, at the next owner
             self._now(State.WAITING)
             await asyncio.sleep(delay)
             delay = min(delay * 2, REOPEN_DELAY_MOST)
