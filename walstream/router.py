@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
+from itertools import islice
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -38,6 +39,7 @@ from walstream.units import format_rfc3339
 
 log = logging.getLogger(__name__)
 
+CHUNK = 256  # records decoded at once: enough to pay for one look into the table, few enough for the cache
 SAMPLE = 1_000  # records between two looks at a producer's partitioner
 EXPIRED = -1  # in place of a log position: the record had expired when it came
 
@@ -75,11 +77,16 @@ class RouterProcessor:
         self._segment = checkpoint.table(self._dedup).newest_segment()
 
     async def process(self, fetch: Fetch, checkpoint: Checkpoint) -> None:
+        records = iter(fetch)
+        while chunk := list(islice(records, CHUNK)):
+            self._route(chunk, checkpoint)
+
+    def _route(self, records: list[KafkaRecord], checkpoint: Checkpoint) -> None:
         now = int(time.time() * 1000)
         refused = expired = 0
         accepted: list[tuple[KafkaRecord, int, Record]] = []
         identities: list[bytes] = []
-        for kafka_record in fetch:
+        for kafka_record in records:
             try:
                 record, appended = self._accept(kafka_record, now)
             except RecordRefused as refusal:
@@ -95,7 +102,7 @@ class RouterProcessor:
         dedup = checkpoint.table(self._dedup)
         output = checkpoint.output(self._log)
         window, assign = self._window, self._times.assign
-        seen: dict[bytes, int] = {}  # of this fetch, which the table was not asked about
+        seen: dict[bytes, int] = {}  # of these records, which the table was not asked about
         rows = dedup.get_many(identities)
         for (kafka_record, appended, record), name, row in zip(accepted, identities, rows, strict=True):
             position = kafka_record.offset
