@@ -76,7 +76,7 @@ class Status:
 class Servers:
     """A Kafka and a Cassandra whose data, ports and logs are kept in one folder.
 
-    As a context manager it stops at its end what it has started itself, and nothing else.
+    As a context manager it stops at its end what it has started itself and not detached, and nothing else.
 
     Parameters
     ----------
@@ -97,7 +97,8 @@ class Servers:
         programs: tuple[Program, ...] = (Kafka(kafka or KafkaOptions()), Cassandra(cassandra or CassandraOptions()))
         self._programs = {each.name: each for each in programs}
         self._file = StateFile(self.folder)
-        self._started: dict[str, tuple[subprocess.Popen[bytes], Identity]] = {}
+        self._started: set[str] = set()
+        self._children: dict[Identity, subprocess.Popen[bytes]] = {}
         self._writing = threading.Lock()
         self._interrupted = threading.Event()
 
@@ -208,10 +209,10 @@ class Servers:
         return Identity.of(os.getpid()) in self._file.read().owners.values()
 
     def close(self) -> None:
-        """Stop what this object has started."""
-        processes = self._file.read().processes
+        """Stop what this object has started and not detached, also where others have restarted it since."""
         with self._file.locked():
-            self._stop([name for name, (_, own) in self._started.items() if processes.get(name) == own])
+            owners, this = self._file.read().owners, Identity.of(os.getpid())
+            self._stop([name for name in self._started if owners.get(name) == this])
 
     def log_tail(self, name: str, lines: int = LOG_LINES) -> str:
         """Give the last lines of a server's own log."""
@@ -315,7 +316,8 @@ class Servers:
             state = self._file.read()
             state.processes[program.name] = identity
             self._file.write(state)
-            self._started[program.name] = (server, identity)
+            self._started.add(program.name)
+            self._children[identity] = server
         deadline = time.monotonic() + START_SECONDS
         while not program.ready(ports):
             self._give_up_if_interrupted(program)
@@ -342,7 +344,7 @@ class Servers:
         running = {name: process for name, process in recorded.items() if process.alive()}
         with ThreadPoolExecutor(max(1, len(running))) as pool:
             list(pool.map(lambda process: process.end(kill=kill), running.values()))
-        for name in recorded:
-            if name in self._started and self._started[name][1] == recorded[name]:
-                self._started.pop(name)[0].wait()
+        for process in recorded.values():
+            if process in self._children:
+                self._children.pop(process).wait()
         return list(running)
