@@ -151,7 +151,7 @@ class DeliveryProcessor:
         if self._sink.late_writes_harmless:
             return
         marks = checkpoint.table(self._marks)
-        if marks.get(STOPPED) != b"1":
+        if marks.get(STOPPED) == b"0":
             # The former owner may have died with a request on its way, which must not overtake ours.
             await asyncio.sleep(SINK_DEADLINE)
         marks.put(STOPPED, b"0", int(time.time() * 1000))
