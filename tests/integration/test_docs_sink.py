@@ -1,0 +1,68 @@
+"""The sink of docs/how-to/write-a-sink.md, taken from the page and put through the conformance suite."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import orjson
+import pytest
+import pytest_asyncio
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+from walstream.record import Entry
+from walstream.sinks.base import Sink, SinkContext
+from walstream.testing.conformance import SinkConformance, entry
+
+PAGE = Path(__file__).parents[2] / "docs/how-to/write-a-sink.md"
+SOURCE = next(block for block in re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.S) if "class Search(" in block)
+CODE: dict[str, Any] = {"__name__": "search"}
+exec(compile(SOURCE, str(PAGE), "exec", dont_inherit=True), CODE)
+
+
+class TestSearch(SinkConformance):
+    last_write_wins: ClassVar[bool] = True
+
+    @pytest_asyncio.fixture
+    async def url(self) -> AsyncIterator[str]:
+        """A search engine that knows nothing but how to compare versions."""
+        self.documents: dict[str, tuple[int, int]] = {}
+
+        async def put(request: web.Request) -> web.Response:
+            assert request.query["version_type"] == "external_gte"
+            id_, version = request.match_info["id"], int(request.query["version"])
+            if self.documents.get(id_, (0, 0))[0] > version:
+                return web.Response(status=409)
+            try:
+                self.documents[id_] = version, orjson.loads(await request.read())["stock"]
+            except ValueError as error:
+                return web.Response(status=400, text=str(error))
+            return web.Response(status=201)
+
+        app = web.Application()
+        app.router.add_put("/documents/_doc/{id}", put)
+        async with TestServer(app) as server:
+            yield str(server.make_url("/"))
+
+    @pytest.fixture
+    def context(self, url: str) -> SinkContext:
+        return SinkContext("shop", "search", CODE["Search"].Options(url=url))
+
+    def make(self, context: SinkContext) -> Sink:
+        sink: Sink = CODE["Search"](context)
+        return sink
+
+    def entry(self, key: str, value: int, position: int) -> Entry:
+        return entry(position, key=key.encode(), payload=b'{"stock": %d}' % value)
+
+    async def state(self, sink: Sink) -> Mapping[str, int]:
+        return {key: value for key, (_, value) in self.documents.items()}
+
+    def refused(self, position: int) -> Entry | None:
+        return entry(position, key=b"bad", payload=b"no JSON")
+
+    def unreachable(self, context: SinkContext) -> SinkContext | None:
+        return SinkContext("shop", "search", CODE["Search"].Options(url="http://127.0.0.1:1"))
