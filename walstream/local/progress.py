@@ -50,7 +50,9 @@ class StartProgress:
         doing = (
             f"fetches jars {fetched.jars}/{fetched.of}, {size}" if fetched.of else f"reads {fetched.poms} descriptions"
         )
-        self._progress.update(self._tasks[title], total=fetched.of or None, completed=fetched.jars, doing=doing)
+        self._progress.update(
+            self._tasks[title], total=fetched.of + 1 if fetched.of else None, completed=fetched.jars, doing=doing
+        )
 
     def starting(self, title: str) -> None:
         """Show that a server starts."""
