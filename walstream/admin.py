@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import stamina
 from confluent_kafka import (
+    Consumer,
     ConsumerGroupState,
     ConsumerGroupTopicPartitions,
     IsolationLevel,
@@ -94,15 +95,14 @@ class Admin:
     def __init__(self, connection: KafkaConnection, timeout: float = TIMEOUT) -> None:
         self._brokers, self._timeout = ",".join(connection.brokers), timeout
         self._errors: list[str] = []
-        self._client = AdminClient(
-            connection.librdkafka()
-            | {
-                "client.id": "walstream-admin",
-                "error_cb": lambda error: self._errors.append(error.str()),
-                "log_level": 2,  # what goes wrong is in the exception; librdkafka would also write it to stderr
-                "socket.connection.setup.timeout.ms": 10_000,
-            }
-        )
+        self._config: dict[str, Any] = connection.librdkafka() | {
+            "client.id": "walstream-admin",
+            "error_cb": lambda error: self._errors.append(error.str()),
+            "log_level": 2,  # what goes wrong is in the exception; librdkafka would also write it to stderr
+            "socket.connection.setup.timeout.ms": 10_000,
+        }
+        self._client = AdminClient(self._config)
+        self._readers: dict[str, Consumer] = {}  # by group
 
     def broker_count(self) -> int:
         """How many brokers the cluster has at the moment."""
@@ -192,17 +192,19 @@ class Admin:
 
     def committed(self, group: str, partitions: Iterable[Partition]) -> dict[Partition, int]:
         """The committed offsets of a group; partitions for which it has none are left out."""
-        request = [ConsumerGroupTopicPartitions(group, [TopicPartition(*partition) for partition in partitions])]
+        wanted = [TopicPartition(*partition) for partition in partitions]
+        # A consumer that never joins. The admin client's own request ends the process with a segmentation fault where
+        # the group's coordinator has just moved: https://github.com/confluentinc/librdkafka/issues/5040
+        if group not in self._readers:
+            self._readers[group] = Consumer(self._config | {"group.id": group, "enable.auto.commit": False})
+        reader = self._readers[group]
 
         def once() -> dict[Partition, int]:
-            futures = self._client.list_consumer_group_offsets(
-                request, require_stable=True, request_timeout=min(self._timeout, COORDINATOR_TIMEOUT)
-            )
-            answer = self._settling(futures[group])
-            for partition in answer.topic_partitions:
+            answer = reader.committed(wanted, timeout=min(self._timeout, COORDINATOR_TIMEOUT))
+            for partition in answer:
                 if partition.error is not None and partition.error.code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
                     raise KafkaException(partition.error)
-            return {(p.topic, p.partition): p.offset for p in answer.topic_partitions if p.offset >= 0}
+            return {(p.topic, p.partition): p.offset for p in answer if p.offset >= 0}
 
         return self._settled(once)
 

@@ -13,13 +13,12 @@ from typing import Any
 from confluent_kafka import (
     Consumer,
     ConsumerGroupState,
-    ConsumerGroupTopicPartitions,
     IsolationLevel,
     KafkaError,
     KafkaException,
     TopicPartition,
 )
-from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
+from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from walstream.testing.history import Observed
 
@@ -42,6 +41,7 @@ class Readback:
         self._config = {"log_level": 2, **config}
         self._timeout = timeout
         self._admin = AdminClient(self._config)
+        self._of_groups: dict[str, Consumer] = {}
 
     def partitions(self, topic: str) -> list[int]:
         """Partition numbers of a topic; empty where there is no such topic."""
@@ -112,13 +112,16 @@ class Readback:
 
     def committed(self, group: str, topic: str) -> dict[int, int]:
         """A group's committed offsets; a partition of which none is committed is left out."""
-        request = [ConsumerGroupTopicPartitions(group)]
-        answer = self._admin.list_consumer_group_offsets(request, request_timeout=self._timeout)[group].result()
-        return {
-            place.partition: place.offset
-            for place in answer.topic_partitions
-            if place.topic == topic and place.offset >= 0
-        }
+        if group not in self._of_groups:
+            # It never joins the group. The admin client could ask too, but it crashes when the coordinator moves
+            # (https://github.com/confluentinc/librdkafka/issues/5040).
+            settings = {"group.id": group, "enable.auto.commit": False, "isolation.level": "read_uncommitted"}
+            self._of_groups[group] = Consumer({**self._config, **settings})
+        wanted = [TopicPartition(topic, partition) for partition in self.partitions(topic)]
+        places = self._of_groups[group].committed(wanted, timeout=self._timeout)
+        if errors := [place.error for place in places if place.error is not None]:
+            raise KafkaException(errors[0])
+        return {place.partition: place.offset for place in places if place.offset >= 0}
 
     def lag(self, group: str, topic: str) -> int:
         """Offsets between what a group has committed and the last stable ends, in all."""
