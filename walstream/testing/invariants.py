@@ -319,10 +319,13 @@ def _finished_by_router(history: History) -> Callable[[Observed], Place | None]:
 
 def _finished_at(target: Target) -> Callable[[Observed], Place | None]:
     delivered = _first(target.deliveries, lambda record: record.identity)
+    # Without a key an identity may stand in several partitions, and is delivered from each.
+    delivered_here = _first(target.deliveries, _one)
     dead = _first(target.dead, lambda record: record.identity)
 
     def finished(record: Observed) -> Place | None:
-        if (there := delivered.get(record.identity)) is not None:
+        there = delivered_here.get(_one(record)) or delivered.get(record.identity)
+        if there is not None:
             return "target", *there.position
         return ("dlq", *dead[record.identity].position) if record.identity in dead else None
 
