@@ -36,7 +36,7 @@ from walstream.sinks.registry import sink_class
 log = logging.getLogger(__name__)
 
 SINK_DEADLINE = 30.0  # s; no call may take longer, so that a checkpoint never waits for ever
-BATCH = 2_000  # entries in one call
+BATCH = 500  # entries in one call; a checkpoint may be between two
 STOPPED = b"stopped"  # the mark of an owner that left in order
 REPORT_EVERY = 30.0  # s between two reports of the same trouble
 
@@ -158,7 +158,7 @@ class DeliveryProcessor:
 
     async def process(self, fetch: Fetch, checkpoint: Checkpoint) -> None:
         batch: list[Entry] = []
-        for record in fetch:
+        for record in fetch.take(BATCH):
             try:
                 entry = Entry.from_log(
                     self._partition, record.offset, record.key, record.value, record.headers, record.timestamp
@@ -168,9 +168,6 @@ class DeliveryProcessor:
                 continue
             if entry.is_for(self._target):
                 batch.append(entry)
-                if len(batch) == BATCH:
-                    await self._deliver(batch, checkpoint)
-                    batch = []
         if batch:
             await self._deliver(batch, checkpoint)
 

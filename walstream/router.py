@@ -9,7 +9,6 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from itertools import islice
 from typing import Any
 
 from prometheus_client import CollectorRegistry
@@ -77,8 +76,7 @@ class RouterProcessor:
         self._segment = checkpoint.table(self._dedup).newest_segment()
 
     async def process(self, fetch: Fetch, checkpoint: Checkpoint) -> None:
-        records = iter(fetch)
-        while chunk := list(islice(records, CHUNK)):
+        while chunk := fetch.take(CHUNK):
             self._route(chunk, checkpoint)
 
     def _route(self, records: list[KafkaRecord], checkpoint: Checkpoint) -> None:

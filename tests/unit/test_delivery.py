@@ -17,6 +17,7 @@ from prometheus_client import CollectorRegistry
 from walstream import delivery
 from walstream.delivery import DeliveryProcessor, SharedSink, topology
 from walstream.engine.checkpoint import Checkpoint
+from walstream.engine.fetch import Fetch
 from walstream.engine.store import Store
 from walstream.errors import SinkError, StateMismatch
 from walstream.metrics import DeliveryMetrics
@@ -130,7 +131,9 @@ class Delivery:
         return self
 
     async def deliver(self, *records: Any) -> None:
-        await self.processor.process(records, self.checkpoint)  # type: ignore[arg-type]
+        fetch = Fetch("flights.log", 2, records[0].offset, records[-1].offset + 1, [list(records)], 0)
+        while not fetch.is_done:
+            await self.processor.process(fetch, self.checkpoint)
 
     def sent(self, topic: str) -> list[Any]:
         self.checkpoint.seal()

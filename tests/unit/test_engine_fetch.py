@@ -121,7 +121,16 @@ def test_aborted_transactions_are_left_out() -> None:
 
 def test_markers_alone_move_the_position() -> None:
     fetch, partition = taken(batch(7, [COMMIT], producer=1, transactional=True, control=True), offset=7)
-    assert (list(fetch), bool(fetch), fetch.next_offset, partition.position) == ([], False, 8, 8)
+    assert not fetch.is_done, "the position is to be committed"
+    assert (fetch.take(10), fetch.is_done, fetch.next_offset, partition.position) == ([], True, 8, 8)
+
+
+def test_records_are_taken_out_in_parts() -> None:
+    raw = batch(0, [b"a", b"b"]) + batch(2, [b"c"]) + batch(3, [COMMIT], producer=1, transactional=True, control=True)
+    fetch, _ = taken(raw)
+    assert ([record.key for record in fetch.take(2)], fetch.position) == ([b"a", b"b"], 2)
+    assert ([record.key for record in fetch.take(1)], fetch.position, fetch.is_done) == ([b"c"], 3, False)
+    assert (fetch.take(1), fetch.position, fetch.is_done) == ([], 4, True), "the marker is the last of it"
 
 
 def test_batches_that_compaction_has_emptied() -> None:

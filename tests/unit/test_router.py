@@ -18,6 +18,7 @@ from prometheus_client import CollectorRegistry
 from walstream import topics
 from walstream.dedup import Row, decode_row
 from walstream.engine.checkpoint import Checkpoint
+from walstream.engine.fetch import Fetch
 from walstream.engine.store import Store
 from walstream.identity import identity
 from walstream.metrics import RouterMetrics
@@ -84,7 +85,9 @@ class Router:
         """Route fetches in one checkpoint."""
         checkpoint = self._begin()
         for fetch in fetches:
-            await self.processor.process(fetch, checkpoint)  # type: ignore[arg-type]
+            taken = Fetch("flights.ingress", self.partition, fetch[0].offset, fetch[-1].offset + 1, [fetch], 0)
+            await self.processor.process(taken, checkpoint)
+            assert taken.is_done
         self.processor.finish(checkpoint)
         checkpoint.seal()
         if commit:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from itertools import chain, dropwhile
+from itertools import chain, dropwhile, islice
 from typing import Any, Protocol
 
 from aiokafka.errors import CorruptRecordException
@@ -41,34 +41,44 @@ class Fetch:
     ----------
     offset
         The position that was asked for: the first record is this one or, where there are gaps, a later one.
+    position
+        The position after the records that were taken out so far.
     next_offset
-        The position after the fetch; gaps and transaction markers at the end are behind it.
+        The position after the fetch; gaps and transaction markers at the end are before it.
     size
         Bytes, as they came over the wire.
     epoch
         The gate's epoch when the fetch was taken; a seek starts a new one.
     """
 
-    __slots__ = ("_batches", "epoch", "next_offset", "offset", "partition", "size", "topic")
+    __slots__ = ("_records", "epoch", "next_offset", "offset", "partition", "position", "size", "topic")
 
     def __init__(
         self, topic: str, partition: int, offset: int, next_offset: int, batches: list[Any], size: int, epoch: int = 0
     ) -> None:
         self.topic, self.partition = topic, partition
-        self.offset, self.next_offset = offset, next_offset
-        self._batches, self.size, self.epoch = batches, size, epoch
+        self.offset = self.position = offset
+        self.next_offset = next_offset
+        self.size, self.epoch = size, epoch
+        # A broker returns the batch that holds the position, which may begin before it.
+        first = dropwhile(lambda record: record.offset < offset, batches[0]) if batches else ()
+        self._records: Iterator[KafkaRecord] = chain(first, *batches[1:])
+
+    def take(self, count: int) -> list[KafkaRecord]:
+        """Decode the next records, at most so many; fewer only at the end of the fetch."""
+        records = list(islice(self._records, count))
+        self.position = records[-1].offset + 1 if len(records) == count else self.next_offset
+        return records
 
     def __iter__(self) -> Iterator[KafkaRecord]:
-        """Decode the records, once: a batch cannot be read twice."""
-        batches = self._batches
-        if not batches:
-            return iter(())
-        # A broker returns the batch that holds the position, which may begin before it.
-        first = dropwhile(lambda record: record.offset < self.offset, batches[0])
-        return chain(first, *batches[1:])
+        """Decode all the records that are left, once: a batch cannot be read twice."""
+        self.position = self.next_offset
+        return self._records
 
-    def __bool__(self) -> bool:
-        return bool(self._batches)
+    @property
+    def is_done(self) -> bool:
+        """Whether every record was taken out."""
+        return self.position == self.next_offset
 
 
 def take(tp: TopicPartition, result: Any, epoch: int = 0) -> Fetch | None:

@@ -230,12 +230,14 @@ class Task:
             building = self._begin(before)
             self._now(State.WORKING)
             began = time.monotonic()
-            while self._queue and building.size < CHECKPOINT_SIZE and time.monotonic() - began < CHECKPOINT_AGE:
-                fetch = self._queue.popleft()
+            while self._has_room(building, began):
+                fetch = self._queue[0]
                 await processor.process(fetch, building)
-                building.offsets[fetch.topic] = fetch.next_offset
-                self._engine.consumer.gates[TP(fetch.topic, fetch.partition)].done()
-                self._engine.consumer.wake()
+                building.offsets[fetch.topic] = fetch.position
+                if fetch.is_done:
+                    self._queue.popleft()
+                    self._engine.consumer.gates[TP(fetch.topic, fetch.partition)].done()
+                    self._engine.consumer.wake()
                 await asyncio.sleep(0)  # the other tasks' turn
             processor.finish(building)
             self._now(State.COMMITTING)
@@ -253,6 +255,12 @@ class Task:
         if not last.is_empty:
             self._seal(last)
             await self._commit(last)
+
+    def _has_room(self, building: Checkpoint, began: float) -> bool:
+        """Whether more work goes into the checkpoint, and there is some."""
+        if not self._queue or self._closing:
+            return False
+        return building.size < CHECKPOINT_SIZE and time.monotonic() - began < CHECKPOINT_AGE
 
     async def _wait_for_fetch(self) -> None:
         while not self._queue and not self._closing:

@@ -61,9 +61,10 @@ class Processor(Protocol):
         """Get ready. The tables are complete and nothing was read yet; what it writes is committed before that."""
 
     async def process(self, fetch: Fetch, checkpoint: Checkpoint) -> None:
-        """Do the work of one fetch, and put everything that it causes inside Kafka into the checkpoint.
+        """Take records out of the fetch, do their work, and put all that it causes inside Kafka into the checkpoint.
 
-        It returns when every record of the fetch is finished. It may be cancelled; the fetch then comes again.
+        It returns when every record that it took is finished; what it left is for the next call, after which a
+        checkpoint may have been committed. It may be cancelled; the records then come again.
         """
 
     def finish(self, checkpoint: Checkpoint) -> None:
