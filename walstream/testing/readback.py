@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
 
 from confluent_kafka import (
     Consumer,
@@ -22,6 +22,7 @@ from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from walstream.testing.history import Observed
 
+T = TypeVar("T")
 _EARLIEST: Any = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
 _LATEST: Any = OffsetSpec.latest()  # type: ignore[no-untyped-call]
 
@@ -45,7 +46,7 @@ class Readback:
 
     def partitions(self, topic: str) -> list[int]:
         """Partition numbers of a topic; empty where there is no such topic."""
-        metadata = self._admin.list_topics(topic, timeout=self._timeout).topics[topic]
+        metadata = self._patiently(lambda: self._admin.list_topics(topic, timeout=self._timeout)).topics[topic]
         return [] if metadata.error is not None else sorted(metadata.partitions)
 
     def records(self, topic: str, *, committed: bool = True) -> list[Observed]:
@@ -94,11 +95,11 @@ class Readback:
 
     def ends(self, topic: str, *, committed: bool = True) -> dict[int, int]:
         """Next offset of each partition: the last stable one, or with ``committed=False`` the high watermark."""
-        return self._offsets(topic, _LATEST, committed)
+        return self._patiently(lambda: self._offsets(topic, _LATEST, committed))
 
     def starts(self, topic: str) -> dict[int, int]:
         """First offset of each partition that is still there."""
-        return self._offsets(topic, _EARLIEST, committed=True)
+        return self._patiently(lambda: self._offsets(topic, _EARLIEST, committed=True))
 
     def _offsets(self, topic: str, spec: Any, committed: bool) -> dict[int, int]:
         level = IsolationLevel.READ_COMMITTED if committed else IsolationLevel.READ_UNCOMMITTED
@@ -110,6 +111,17 @@ class Readback:
         )
         return {int(place.partition): answer.result().offset for place, answer in answers.items()}
 
+    def _patiently(self, ask: Callable[[], T]) -> T:
+        """Ask again while a broker that has just started does not know better."""
+        deadline = time.monotonic() + self._timeout
+        while True:
+            try:
+                return ask()
+            except KafkaException:
+                if time.monotonic() > deadline:
+                    raise
+            time.sleep(0.1)
+
     def committed(self, group: str, topic: str) -> dict[int, int]:
         """A group's committed offsets; a partition of which none is committed is left out."""
         if group not in self._of_groups:
@@ -118,10 +130,14 @@ class Readback:
             settings = {"group.id": group, "enable.auto.commit": False, "isolation.level": "read_uncommitted"}
             self._of_groups[group] = Consumer({**self._config, **settings})
         wanted = [TopicPartition(topic, partition) for partition in self.partitions(topic)]
-        places = self._of_groups[group].committed(wanted, timeout=self._timeout)
-        if errors := [place.error for place in places if place.error is not None]:
-            raise KafkaException(errors[0])
-        return {place.partition: place.offset for place in places if place.offset >= 0}
+
+        def ask() -> dict[int, int]:
+            places = self._of_groups[group].committed(wanted, timeout=self._timeout)
+            if errors := [place.error for place in places if place.error is not None]:
+                raise KafkaException(errors[0])
+            return {place.partition: place.offset for place in places if place.offset >= 0}
+
+        return self._patiently(ask)
 
     def lag(self, group: str, topic: str) -> int:
         """Offsets between what a group has committed and the last stable ends, in all."""
@@ -131,7 +147,9 @@ class Readback:
     def assigned(self, group: str, topics: Iterable[str]) -> dict[str, set[tuple[str, int]]]:
         """Which partitions of some topics each member of a group has; empty while the group is being rebalanced."""
         wanted = set(topics)
-        answer = self._admin.describe_consumer_groups([group], request_timeout=self._timeout)[group].result()
+        answer = self._patiently(
+            lambda: self._admin.describe_consumer_groups([group], request_timeout=self._timeout)[group].result()
+        )
         if answer.state != ConsumerGroupState.STABLE:
             return {}
         return {
