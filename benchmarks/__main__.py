@@ -1,0 +1,186 @@
+"""``python -m benchmarks``: a command for each figure, and ``all``."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+from stamina.instrumentation import set_on_retry_hooks
+
+from benchmarks.cluster import Cluster
+from benchmarks.load import Shape
+from benchmarks.results import console
+
+COMPRESSIONS = click.Choice(["none", "lz4"])
+
+
+@contextmanager
+def servers(*, cassandra: bool = False) -> Iterator[Cluster]:
+    """Servers in a temporary folder, for the length of a figure."""
+    with tempfile.TemporaryDirectory(prefix="walstream-benchmark-") as folder:
+        cluster = Cluster(Path(folder), click.get_current_context().obj, cassandra=cassandra, console=console)
+        try:
+            yield cluster
+        finally:
+            cluster.close()
+
+
+def options(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """The options that several figures share."""
+    known = {
+        "records": click.option("--records", type=click.IntRange(1_000), default=2_000_000, show_default=True),
+        "rounds": click.option("--rounds", type=click.IntRange(1), default=5, show_default=True),
+        "partitions": click.option("--partitions", type=click.IntRange(1), default=4, show_default=True),
+        "compression": click.option(
+            "--compression", type=COMPRESSIONS, default="none", show_default=True, help="Of all topics."
+        ),
+        "duplicates": click.option(
+            "--duplicates", type=click.FloatRange(0, 0.9), default=0.0, show_default=True, help="Share of the records."
+        ),
+        "warm": click.option(
+            "--warm", type=click.FloatRange(0, 0.9), default=0.25, show_default=True,
+            help="The share of the records after which everybody counts as warm.",
+        ),
+        "limit": click.option(
+            "--limit", type=click.FloatRange(1), default=60.0, show_default=True,
+            help="Seconds after which a slow contender is stopped.",
+        ),
+        "seconds": click.option("--seconds", type=click.FloatRange(5), default=30.0, show_default=True),
+    }  # fmt: skip
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        for name in reversed(names):
+            function = known[name](function)
+        return function
+
+    return decorate
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("docs/benchmarks"),
+    help="Where results.json and the plots go.",
+)
+@click.pass_context
+def main(context: click.Context, out: Path) -> None:
+    """Measure walstream, on this machine, against what else one could take.
+
+    Every command starts its own servers, prints a table, and appends to results.json. Nothing else should run
+    meanwhile.
+    """
+    context.obj = out
+    set_on_retry_hooks(())  # it retries where it may, and need not say so
+
+
+@main.command()
+@options("records", "rounds", "partitions", "compression", "duplicates", "warm", "limit")
+@click.option("--only", multiple=True, metavar="WORD", help="Only contenders with this word in their name; repeatable.")
+def router(
+    records: int,
+    rounds: int,
+    partitions: int,
+    compression: str,
+    duplicates: float,
+    warm: float,
+    limit: float,
+    only: tuple[str, ...],
+) -> None:
+    """The router against Faust, Quix Streams, Kafka Streams and a loop by hand."""
+    from benchmarks.figures.router import measure
+
+    with servers() as cluster:
+        measure(
+            cluster, records=records, count=rounds, partitions=partitions, compression=compression,
+            shape=Shape(duplicates=duplicates), warm=warm, limit=limit, only=only,
+        )  # fmt: skip
+
+
+@main.command()
+@options("records", "rounds", "partitions", "compression", "duplicates", "warm", "limit")
+def delivery(
+    records: int, rounds: int, partitions: int, compression: str, duplicates: float, warm: float, limit: float
+) -> None:
+    """Delivery to a Kafka topic against a loop by hand."""
+    from benchmarks.figures.delivery import measure
+
+    with servers() as cluster:
+        measure(
+            cluster, records=records, count=rounds, partitions=partitions, compression=compression,
+            shape=Shape(duplicates=duplicates), warm=warm, limit=limit,
+        )  # fmt: skip
+
+
+@main.command()
+@click.option("--records", type=click.IntRange(1_000), default=200_000)
+@options("rounds", "partitions")
+@click.option("--concurrency", type=int, multiple=True, default=(64, 128, 256, 512, 1024))
+def cassandra(records: int, rounds: int, partitions: int, concurrency: tuple[int, ...]) -> None:
+    """Delivery to Cassandra against the driver's own ways."""
+    from benchmarks.figures.cassandra import measure
+
+    with servers(cassandra=True) as cluster:
+        for rows in (10, 1):
+            measure(cluster, records=records, count=rounds, partitions=partitions, rows=rows, sweep=concurrency)
+
+
+@main.command()
+@options("partitions", "seconds")
+@click.option("--rate", type=click.FloatRange(1), default=10_000.0, help="Records/s.")
+def latency(partitions: int, seconds: float, rate: float) -> None:
+    """From a write to the record in the target's Kafka topic."""
+    from benchmarks.figures.latency import measure
+
+    with servers() as cluster:
+        measure(cluster, partitions=partitions, rate=rate, seconds=seconds)
+
+
+@main.command()
+@options("partitions", "seconds")
+@click.option("--rate", type=click.FloatRange(1), default=1_000.0, help="Records/s.")
+def quiet(partitions: int, seconds: float, rate: float) -> None:
+    """Processor time of router and delivery, idle and at a low rate."""
+    from benchmarks.figures.quiet import measure
+
+    with servers() as cluster:
+        measure(cluster, partitions=partitions, rate=rate, seconds=seconds)
+
+
+@main.command()
+@options("partitions")
+@click.option("--ids", type=click.IntRange(1_000), default=2_000_000, help="In the window.")
+def start(partitions: int, ids: int) -> None:
+    """Recovery of a dedup table, and the start and memory of a router that has it."""
+    from benchmarks.figures.start import measure
+
+    with servers() as cluster:
+        measure(cluster, partitions=partitions, ids=ids)
+
+
+@main.command()
+@options("records", "rounds", "partitions")
+def client(records: int, rounds: int, partitions: int) -> None:
+    """The client's write_many, acknowledged."""
+    from benchmarks.figures.client import measure
+
+    with servers() as cluster:
+        measure(cluster, records=records, count=rounds, partitions=partitions)
+
+
+@main.command(name="all")
+@click.pass_context
+def everything(context: click.Context) -> None:
+    """Every figure, with its defaults; the router also with lz4, with 1 and 64 partitions, and with duplicates."""
+    for variant in ({}, {"compression": "lz4"}, {"partitions": 1}, {"partitions": 64}, {"duplicates": 0.1}):
+        context.invoke(router, **variant)
+    for figure in (delivery, cassandra, latency, quiet, start, client):
+        context.invoke(figure)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""Delivery to a Kafka topic as one would write it by hand: consume, take our headers off, produce, commit."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import signal
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.structs import TopicPartition
+
+from benchmarks.contenders.job import Job
+from benchmarks.contenders.loop import BATCH, RECORDS, Writer
+
+PREFIX = "walstream-"
+
+
+async def run(job: Job) -> None:
+    consumer = AIOKafkaConsumer(
+        job.source,
+        bootstrap_servers=job.brokers,
+        group_id=job.group,
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        isolation_level="read_committed",
+        max_partition_fetch_bytes=BATCH,
+    )
+    producer = AIOKafkaProducer(
+        bootstrap_servers=job.brokers,
+        acks="all",
+        compression_type=None if job.compression == "none" else job.compression,
+        max_batch_size=BATCH,
+        max_request_size=16 * BATCH,
+    )
+    stopping = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopping.set)
+    async with producer, consumer:
+        writers: dict[TopicPartition, Writer] = {}
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(50_000, 50, 100)
+        unanswered: list[Any] = []
+        unfinished: dict[TopicPartition, int] = {}
+        while not stopping.is_set():
+            found = await consumer.getmany(timeout_ms=100, max_records=RECORDS)
+            futures: list[Any] = []
+            for tp, records in found.items():
+                writer = writers.setdefault(tp, Writer(producer, job.output, tp.partition))
+                for record in records:
+                    ours = dict(record.headers[:4])
+                    headers = [header for header in record.headers if not header[0].startswith(PREFIX)]
+                    writer.append(record.key, record.value, int(ours["walstream-timestamp"]), headers)
+                futures += await writer.send()
+            await asyncio.gather(*unanswered)
+            if unfinished:
+                await consumer.commit(unfinished)
+            unanswered = futures
+            unfinished = {tp: records[-1].offset + 1 for tp, records in found.items()}
+
+
+if __name__ == "__main__":
+    asyncio.run(run(Job.given()))

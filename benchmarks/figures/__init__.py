@@ -1,0 +1,1 @@
+"""One module per figure: it measures, prints a table, and appends to the results."""

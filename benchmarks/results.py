@@ -1,0 +1,97 @@
+"""What came out: medians with ranges, tables for people, and one JSON file that grows."""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import orjson
+import psutil
+from rich.console import Console
+from rich.table import Table
+
+BUSY = 1.0  # load beside the benchmark's own from which on its figures are not to be believed
+console = Console(width=None if sys.stdout.isatty() else 200, highlight=False)
+
+
+class Spread:
+    """Several measurements of one thing: their median, and their range."""
+
+    def __init__(self, values: Sequence[float]) -> None:
+        self.values = list(values)
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.values)
+
+    def text(self, digits: int = 0) -> str:
+        """Such as ``201,000 (190,000-205,000)``."""
+        if len(self.values) == 1:
+            return f"{self.median:,.{digits}f}"
+        return f"{self.median:,.{digits}f} ({min(self.values):,.{digits}f}-{max(self.values):,.{digits}f})"
+
+
+def machine() -> dict[str, Any]:
+    """Where and on what it was measured."""
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
+    return {
+        "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "commit": commit,
+        "cores": os.cpu_count(),
+        "memory_gb": round(psutil.virtual_memory().total / 2**30),
+        "load_before": round(os.getloadavg()[0], 1),
+        "python": platform.python_version(),
+        "libraries": {name: version(name) for name in ("aiokafka", "faust-streaming", "rocksdict", "confluent-kafka")},
+    }
+
+
+class Results:
+    """The results of one figure, as they come in.
+
+    Parameters
+    ----------
+    figure
+        Its name.
+    settings
+        What it was measured with.
+    folder
+        Holds ``results.json``: a list with one object for each time that a figure was measured.
+    """
+
+    def __init__(self, figure: str, settings: dict[str, Any], folder: Path) -> None:
+        self.figure, self.settings, self.folder = figure, settings, folder
+        self._path = folder / "results.json"
+        self.machine = machine()
+        if self.machine["load_before"] > BUSY:
+            console.print(f"[yellow]the machine is busy (load {self.machine['load_before']}): do not trust the figures")
+
+    def show(self, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """Print a table; all but the first column hold numbers."""
+        words = ", ".join(f"{name} {value}" for name, value in self.settings.items())
+        table = Table(title=f"{self.figure}: {words}", title_justify="left")
+        for number, column in enumerate(columns):
+            table.add_column(column, justify="right" if number else "left")
+        for row in rows:
+            table.add_row(*row)
+        console.print(table)
+
+    def save(self, measured: Any) -> None:
+        """Append to the file."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        kept = load(self._path)
+        kept.append({"figure": self.figure, "settings": self.settings, "machine": self.machine, "measured": measured})
+        self._path.write_bytes(orjson.dumps(kept, option=orjson.OPT_INDENT_2))
+        console.print(f"added to {self._path}")
+
+
+def load(path: Path) -> list[dict[str, Any]]:
+    """All results so far."""
+    return list(orjson.loads(path.read_bytes())) if path.exists() else []
