@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from collections.abc import Iterator
@@ -107,6 +108,19 @@ def calls(line: str) -> Iterator[list[str]]:
             call = None
         elif call is not None:
             call.append(token)
+
+
+@pytest.mark.parametrize("text", blocks("python"))
+def test_programs_that_are_shown_can_be_read(text: str) -> None:
+    compile(text, "page", "exec", dont_inherit=True)
+
+
+@pytest.mark.parametrize("text", blocks("json"))
+def test_json_that_is_shown_is_json(text: str) -> None:
+    decode, position = json.JSONDecoder().raw_decode, 0
+    while position < len(text.rstrip()):
+        _, position = decode(text, position)
+        position += len(text[position:]) - len(text[position:].lstrip())
 
 
 @pytest.mark.parametrize("text", blocks("sh"))
