@@ -58,7 +58,8 @@ def test_the_record_is_the_one_that_was_written() -> None:
 @pytest.mark.parametrize("version", [b"2", b"10"])
 def test_headers_of_a_newer_format_are_refused(version: bytes) -> None:
     headers = [("walstream-version", version), *log_headers([], time_us=1, position=2, timestamp_ms=3)[1:]]
-    with pytest.raises(StateMismatch, match=f"added headers of format {version.decode()}; this version of walstream reads 1"):
+    said = f"added headers of format {version.decode()}; this version of walstream reads 1"
+    with pytest.raises(StateMismatch, match=said):
         Entry.from_log(0, 0, None, None, headers, 0)
 
 
