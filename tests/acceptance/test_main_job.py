@@ -37,16 +37,13 @@ def test_every_record_arrives_once_unchanged_and_in_order(running: Sandbox, seed
 
 def test_rubbish_goes_to_the_dlq_with_the_reason_and_stops_nothing(running: Sandbox) -> None:
     before = len(running.readback.records(f"{running.name}.dlq"))
+    records = []
     for number, rubbish in enumerate(RUBBISH):
-        running.write(rubbish("/rubbish", str(number)), understood=False)
-        running.write(
-            mutation(
-                "good",
-                {"op": "put", "table": EVENTS, "key": {"flight": "good", "seq": number}},
-                id=str(number),
-                source="/rubbish/good",
-            ),
-        )
+        body = {"op": "put", "table": EVENTS, "key": {"flight": "good", "seq": number}}
+        records.append((rubbish("/rubbish", str(number)), False))
+        records.append((mutation("good", body, id=str(number), source="/rubbish/good"), True))
+    with running.producer(iter(records)) as producer:
+        producer.join()
     history = running.check()
     assert len(history.refused) == before + len(RUBBISH)
     for record in history.refused[before:]:
