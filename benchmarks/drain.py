@@ -73,7 +73,7 @@ def drain(
     Parameters
     ----------
     progress
-        How many records came out by now. Markers of transactions may be counted too; they are few.
+        How many records came out by now and are committed. Markers of transactions may be counted too; they are few.
     expected
         How many there will be.
     warm

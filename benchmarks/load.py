@@ -163,10 +163,10 @@ def fill(brokers: str, topic: str, shape: Shape, count: int, compression: str = 
         return sum(future.result() for future in futures)
 
 
-def write_paced(brokers: str, topic: str, shape: Shape, rate: float, seconds: float, seed: int = 7) -> None:
-    """Write at a rate (records/s), a few records every millisecond."""
+def write_paced(brokers: str, topic: str, shape: Shape, rate: float, seconds: float) -> None:
+    """Write at a rate (records/s), a few records every millisecond; never the same ones again."""
     target, answers = producer(brokers, "none", 0), _Answers()
-    source = records(shape, round(rate * seconds), seed)
+    source = records(shape, round(rate * seconds), time.time_ns())
     begun, sent, done = time.perf_counter(), 0, False
     while not done:
         due = int((time.perf_counter() - begun) * rate) + 1

@@ -21,9 +21,11 @@ def measure(cluster: Cluster, *, partitions: int, rate: float, seconds: float) -
     deployment.apply()
     times: dict[str, list[float]] = {}
     # One after the other: who reads both topics at once would disturb what is measured.
-    with deployment.running("router", "copy", output=copy):
+    with deployment.running("router", "copy", output=copy) as workers:
         for name, topic in (("log", deployment.log), ("target", copy)):
             times[name] = _listen(cluster, deployment.ingress, topic, rate, seconds)
+            for worker in workers:
+                worker.check()
     rows = []
     for name, found in times.items():
         found.sort()

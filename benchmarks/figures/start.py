@@ -33,7 +33,7 @@ from walstream.engine import changelog
 from walstream.engine.checkpoint import SEGMENT
 from walstream.engine.store import Store
 from walstream.metrics import RouterMetrics
-from walstream.router import topology
+from walstream.router import table_names, topology
 
 TIMEOUT = 600.0  # s until a router with a large table has read it
 TRAFFIC = 200_000  # records through a started router, before its memory is looked at
@@ -109,7 +109,9 @@ def _namespace(folder: Path) -> Any:
 
 def recover(brokers: str, folder: Path, ends: dict[int, int]) -> dict[str, Any]:
     """Recover the table of every partition into an empty store."""
-    spec = next(t for t in topology(_namespace(folder), 0, RouterMetrics(CollectorRegistry())).tables if t.segments)
+    namespace = _namespace(folder)
+    tables = topology(namespace, 0, RouterMetrics(CollectorRegistry())).tables
+    spec = next(table for table in tables if table.name == table_names(namespace)[0])
     stores = [Store(folder / "recovered" / str(number), [spec]) for number in ends]
 
     async def run() -> int:
