@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -41,10 +43,15 @@ class Cluster:
         return consumer
 
     async def values(self, topic: str) -> list[bytes | None]:
-        """Everything that is committed."""
-        consumer = await self.consumer(isolation_level="read_committed")
+        """Everything that is committed. A commit is answered before its markers are written; it waits for them."""
+        consumer, everything = await self.consumer(isolation_level="read_committed"), await self.consumer()
         tp = TopicPartition(topic, 0)
         consumer.assign([tp])
+        last = (await everything.end_offsets([tp]))[tp]
+        with contextlib.suppress(TimeoutError):  # a transaction that is meant to stay open
+            async with asyncio.timeout(2):
+                while (await consumer.end_offsets([tp]))[tp] < last:  # noqa: ASYNC110 - only the broker knows
+                    await asyncio.sleep(0.02)
         end = (await consumer.end_offsets([tp]))[tp]
         values = []
         while await consumer.position(tp) < end:
