@@ -14,9 +14,6 @@ from typing import NamedTuple
 
 from walstream.errors import StateMismatch
 
-SEGMENTS = 3
-"""How many segments are looked into; the youngest is the one that is written."""
-
 _VERSION = 1
 _ROW = struct.Struct(">Bqq")
 _pack, _unpack = _ROW.pack, _ROW.unpack
@@ -48,8 +45,16 @@ class Verdict(enum.Enum):
 NEW, REDELIVERY, DUPLICATE = Verdict.NEW, Verdict.REDELIVERY, Verdict.DUPLICATE
 
 
+def _half_window(window_ms: int) -> int:
+    """Half a window in whole seconds, at least one."""
+    return max(1, -(-window_ms // 2_000))
+
+
 def segment_of(clock_ms: int, window_ms: int) -> int:
-    """The segment that a moment belongs to.
+    """The segment that a moment belongs to. Its number is the second since the epoch at which it ends.
+
+    Numbers that are times keep their meaning when the window is changed: another one makes longer or shorter
+    segments from then on, and nothing is forgotten too early or kept for ever.
 
     Parameters
     ----------
@@ -58,12 +63,17 @@ def segment_of(clock_ms: int, window_ms: int) -> int:
     window_ms
         How long an identity must be found, ms.
     """
-    return clock_ms // max(1, (window_ms + 1) // 2)
+    half = _half_window(window_ms)
+    return (clock_ms // 1_000 // half + 1) * half
 
 
-def live_segments(segment: int) -> range:
-    """The segments to look into while ``segment`` is written, youngest first; all older ones can be dropped."""
-    return range(segment, segment - SEGMENTS, -1)
+def span_of(window_ms: int) -> int:
+    """How far (seconds) a segment may end before the youngest one does, and still be needed: three half windows.
+
+    An identity that was stored at the very start of a segment is then found for three half windows, and one that was
+    stored at its end for two of them, which is the window.
+    """
+    return 3 * _half_window(window_ms)
 
 
 def encode_row(position: int, log_position: int) -> bytes:

@@ -22,8 +22,9 @@ from walstream.connections import Connection
 from walstream.engine.app import App, make_app
 from walstream.engine.checkpoint import Checkpoint
 from walstream.engine.fetch import Fetch, KafkaRecord
+from walstream.engine.record_batch import refuse_misnamed
 from walstream.engine.topology import TableSpec, Topology
-from walstream.errors import ConfigurationError, RecordRefused, SinkError
+from walstream.errors import ConfigurationError, Fenced, RecordRefused, SinkError
 from walstream.kafka import KafkaConnection
 from walstream.metrics import DeliveryMetrics, serve
 from walstream.namespace import Namespace, RetryOptions
@@ -160,6 +161,8 @@ class DeliveryProcessor:
         batch: list[Entry] = []
         for record in fetch.take(BATCH):
             try:
+                if fetch.is_reread:
+                    refuse_misnamed(record)
                 entry = Entry.from_log(
                     self._partition, record.offset, record.key, record.value, record.headers, record.timestamp
                 )
@@ -225,8 +228,12 @@ class DeliveryProcessor:
             if isinstance(sink, CheckpointSink):
                 outcomes = sink.stage(batch, checkpoint.emit)
             else:
+                if not sink.late_writes_harmless:
+                    await checkpoint.make_sure()
                 async with asyncio.timeout(SINK_DEADLINE):
                     outcomes = await sink.write(batch)
+        except Fenced:
+            raise
         except Exception as exc:
             verdict = Verdict.TARGET_DOWN if isinstance(exc, TimeoutError) else sink.verdict(exc)
             reason = f"{type(exc).__name__}: {exc}"
@@ -252,10 +259,17 @@ class DeliveryProcessor:
 
     def _bury_foreign(self, record: KafkaRecord, refusal: RecordRefused, checkpoint: Checkpoint) -> None:
         """Put aside what somebody else wrote into the log."""
-        message = deadletter.refused(
-            record.key, record.value, record.headers, code=refusal.code, reason=refusal.reason,
-            position=record.offset, timestamp=record.timestamp, now=int(time.time() * 1000),
-        )  # fmt: skip
+        limit, now = self._namespace.topics.max_record, int(time.time() * 1000)
+        if deadletter.size_of(record.key, record.value, record.headers) > limit:
+            message = deadletter.oversized(
+                record.key, record.value, record.headers,
+                limit=limit, position=record.offset, timestamp=record.timestamp, now=now,
+            )  # fmt: skip
+        else:
+            message = deadletter.refused(
+                record.key, record.value, record.headers, code=refusal.code, reason=refusal.reason,
+                position=record.offset, timestamp=record.timestamp, now=now,
+            )  # fmt: skip
         checkpoint.output(self._dlq).append(record.timestamp, message.key, message.value, message.headers)
 
     def _bury(self, entry: Entry, reason: str, attempt: int, first: str | None, checkpoint: Checkpoint) -> None:

@@ -16,11 +16,12 @@ from prometheus_client import CollectorRegistry
 from walstream import deadletter, topics
 from walstream.admin import Admin
 from walstream.config import load_namespaces
-from walstream.dedup import SEGMENTS, Verdict, decide, decode_row, encode_row, segment_of
+from walstream.dedup import Verdict, decide, decode_row, encode_row, segment_of, span_of
 from walstream.effective_time import EffectiveTimes, check_ahead, times_of
 from walstream.engine.app import App, make_app
 from walstream.engine.checkpoint import Checkpoint
 from walstream.engine.fetch import Fetch, KafkaRecord
+from walstream.engine.record_batch import refuse_misnamed
 from walstream.engine.topology import TableSpec, Topology
 from walstream.errors import ConfigurationError, RecordRefused
 from walstream.identity import identity
@@ -40,6 +41,7 @@ log = logging.getLogger(__name__)
 
 CHUNK = 256  # records decoded at once: enough to pay for one look into the table, few enough for the cache
 SAMPLE = 1_000  # records between two looks at a producer's partitioner
+Accept = Callable[[KafkaRecord, int], tuple[Record, int]]
 EXPIRED = -1  # in place of a log position: the record had expired when it came
 
 
@@ -76,17 +78,18 @@ class RouterProcessor:
         self._segment = checkpoint.table(self._dedup).newest_segment()
 
     async def process(self, fetch: Fetch, checkpoint: Checkpoint) -> None:
+        accept = self._accept_reread if fetch.is_reread else self._accept
         while chunk := fetch.take(CHUNK):
-            self._route(chunk, checkpoint)
+            self._route(chunk, checkpoint, accept)
 
-    def _route(self, records: list[KafkaRecord], checkpoint: Checkpoint) -> None:
+    def _route(self, records: list[KafkaRecord], checkpoint: Checkpoint, accept: Accept) -> None:
         now = int(time.time() * 1000)
         refused = expired = 0
         accepted: list[tuple[KafkaRecord, int, Record]] = []
         identities: list[bytes] = []
         for kafka_record in records:
             try:
-                record, appended = self._accept(kafka_record, now)
+                record, appended = accept(kafka_record, now)
             except RecordRefused as refusal:
                 self._refuse(kafka_record, refusal, checkpoint, now)
                 refused += 1
@@ -168,6 +171,12 @@ class RouterProcessor:
             self._sample(record)
         return record, appended
 
+    def _accept_reread(self, kafka_record: KafkaRecord, now: int) -> tuple[Record, int]:
+        """Read a record of a fetch that aiokafka could not decode."""
+        if deadletter.size_of(kafka_record.key, kafka_record.value, kafka_record.headers) <= self._limit:
+            refuse_misnamed(kafka_record)
+        return self._accept(kafka_record, now)
+
     def _sample(self, record: Record) -> None:
         self._until_sample = SAMPLE
         assert record.key is not None
@@ -235,7 +244,7 @@ def topology(
         partitions=namespace.topics.partitions,
         tables=(
             TableSpec(
-                dedup, changelogs["dedup"].name, segments=SEGMENTS,
+                dedup, changelogs["dedup"].name, span=span_of(namespace.dedup.window),
                 help="identity -> where it first stood in the ingress, and where in the log",
                 decode=_show_dedup, find=_find_dedup,
                 find_help="KEY SOURCE ID (- for no key), or the identity in hexadecimal",

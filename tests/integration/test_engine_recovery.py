@@ -29,7 +29,7 @@ class Partition:
 
     def __init__(self, brokers: str, folder: Path, plain: str, seg: str) -> None:
         self.connection = {"bootstrap_servers": brokers}
-        self.tables = (TableSpec("plain", plain), TableSpec("seg", seg, segments=3))
+        self.tables = (TableSpec("plain", plain), TableSpec("seg", seg, span=3))
         self.producers: list[TransactionalProducer] = []
         self._folder = folder
         self._stores: list[Store] = []

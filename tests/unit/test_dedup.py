@@ -4,16 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from walstream.dedup import (
-    SEGMENTS,
-    Row,
-    Verdict,
-    decide,
-    decode_row,
-    encode_row,
-    live_segments,
-    segment_of,
-)
+from walstream.dedup import Row, Verdict, decide, decode_row, encode_row, segment_of, span_of
 from walstream.errors import StateMismatch
 
 positions = st.integers(-1, 2**62)
@@ -23,14 +14,12 @@ class Segments:
     """Dedup over segments as a router has it: dictionaries by segment, of which the live ones are kept."""
 
     def __init__(self, window: int) -> None:
-        self.window, self.clock, self.stored = window, 0, {}  # type: ignore[var-annotated]
+        self.window, self.segment, self.stored = window, 0, {}  # type: ignore[var-annotated]
 
     def see(self, clock: int, name: str, position: int) -> Verdict:
-        self.clock = max(self.clock, clock)
-        segment = segment_of(self.clock, self.window)
-        live = live_segments(segment)
-        self.stored = {number: rows for number, rows in self.stored.items() if number in live}
-        found = next((self.stored[number][name] for number in live if name in self.stored.get(number, ())), None)
+        segment = self.segment = max(self.segment, segment_of(clock, self.window))
+        self.stored = {end: rows for end, rows in self.stored.items() if end > segment - span_of(self.window)}
+        found = next((rows[name] for _, rows in sorted(self.stored.items(), reverse=True) if name in rows), None)
         verdict = decide(None if found is None else decode_row(found), position)
         if verdict is Verdict.NEW:
             self.stored.setdefault(segment, {})[name] = encode_row(position, position)
@@ -44,17 +33,18 @@ class Segments:
 def test_an_identity_is_found_for_a_window_and_forgotten_after_one_and_a_half(
     window: int, steps: list[tuple[int, str]]
 ) -> None:
+    window *= 1_000
     segments = Segments(window)
     clock = 0
     first: dict[str, tuple[int, int]] = {}  # name -> when and where it was taken for new
     for position, (step, name) in enumerate(steps):
-        clock += step
+        clock += step * 500
         verdict = segments.see(clock, name, position)
         if name not in first:
             assert verdict is Verdict.NEW
         elif clock - first[name][0] <= window:
             assert verdict is Verdict.DUPLICATE
-        elif clock - first[name][0] > SEGMENTS * ((window + 1) // 2):
+        elif clock - first[name][0] > span_of(window) * 1_000:
             assert verdict is Verdict.NEW
         if verdict is Verdict.NEW:
             first[name] = clock, position
@@ -62,6 +52,24 @@ def test_an_identity_is_found_for_a_window_and_forgotten_after_one_and_a_half(
         assert segments.see(clock, name, position) is (
             Verdict.REDELIVERY if verdict is Verdict.NEW else Verdict.DUPLICATE
         )
+
+
+HOUR = 3_600_000
+
+
+@given(st.integers(0, 48 * HOUR), st.integers(1, 48), st.integers(1, 48), st.integers(0, 48 * HOUR))
+def test_a_changed_window_forgets_nothing_too_early_and_keeps_nothing_for_ever(
+    stored: int, before: int, after: int, later: int
+) -> None:
+    before, after = before * HOUR, after * HOUR
+    segments = Segments(before)
+    segments.see(stored, "a", 1)
+    segments.window = after
+    verdict = segments.see(stored + later, "a", 2)
+    if later <= min(before, after):
+        assert verdict is Verdict.DUPLICATE
+    if later > max(before, after) * 2:
+        assert verdict is Verdict.NEW
 
 
 @given(st.integers(0, 1000), st.integers(1, 50), st.integers(-1000, 0))

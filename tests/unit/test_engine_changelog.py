@@ -13,7 +13,7 @@ from walstream.engine.store import Store
 from walstream.engine.topology import TableSpec
 
 PLAIN = TableSpec("plain", "plain.changelog")
-IN_SEGMENTS = TableSpec("seg", "seg.changelog", segments=3)
+IN_SEGMENTS = TableSpec("seg", "seg.changelog", span=3)
 TABLES = {table.changelog: table for table in (PLAIN, IN_SEGMENTS)}
 
 

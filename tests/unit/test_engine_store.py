@@ -19,7 +19,7 @@ from walstream.engine.topology import TableSpec
 from walstream.errors import StateMismatch
 
 PLAIN = TableSpec("plain", "plain.changelog")
-IN_SEGMENTS = TableSpec("seg", "seg.changelog", segments=3)
+IN_SEGMENTS = TableSpec("seg", "seg.changelog", span=3)
 TABLES = (PLAIN, IN_SEGMENTS)
 IDS = {"plain.changelog": "id-1", "seg.changelog": "id-2"}
 

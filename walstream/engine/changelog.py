@@ -82,7 +82,7 @@ def apply(store: Store, tables: Mapping[str, TableSpec], fetch: Fetch) -> int:
     for record in fetch:
         key = record.key
         segment = 0
-        if spec.segments:
+        if spec.span:
             (segment,) = SEGMENT.unpack_from(key or b"")
             key = (key or b"")[SEGMENT.size :]
         writes.setdefault(segment, {})[key or b""] = record.value

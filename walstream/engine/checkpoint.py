@@ -7,7 +7,7 @@ one Kafka transaction, and writes the same changes into the store.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from walstream.engine.store import Store
@@ -148,13 +148,17 @@ class TableWriter:
             self.writes[segment][key] = value
         except KeyError:
             self.writes[segment] = {key: value}
-        changelog_key = SEGMENT.pack(segment) + key if self.spec.segments else key
+        changelog_key = SEGMENT.pack(segment) + key if self.spec.span else key
         self._changelog.append(timestamp, changelog_key, value)
 
     def delete(self, key: bytes, timestamp: int) -> None:
         """Remove a row of a table without segments."""
         self.writes.setdefault(0, {})[key] = None
         self._changelog.append(timestamp, key, None)
+
+
+async def _sure() -> None:
+    """Nothing is in doubt."""
 
 
 class Checkpoint:
@@ -172,6 +176,9 @@ class Checkpoint:
         The next offset of each tracked output topic, at the task's partition number.
     before
         The checkpoint that is being committed, if there is one.
+    make_sure
+        Raises where this worker may have been frozen, and may own the partition no more. To be awaited right before
+        something leaves Kafka that a new owner could be doing as well.
     """
 
     def __init__(
@@ -182,8 +189,10 @@ class Checkpoint:
         tables: Sequence[TableSpec],
         positions: Mapping[str, int],
         before: Checkpoint | None = None,
+        make_sure: Callable[[], Awaitable[None]] = _sure,
     ) -> None:
         self.partition = partition
+        self.make_sure = make_sure
         self.outputs: dict[tuple[str, int], Output] = {}
         self.offsets: dict[str, int] = {}
         self.batches: dict[tuple[str, int], list[Any]] = {}

@@ -24,7 +24,7 @@ from walstream.engine.standby import Standby
 from walstream.engine.task import State, Task
 from walstream.engine.topology import Topology
 from walstream.engine.watchdog import TASK_LIMIT, Watchdog
-from walstream.errors import WalstreamError
+from walstream.errors import Fenced, WalstreamError
 
 if TYPE_CHECKING:
     from walstream.engine.app import App
@@ -39,6 +39,7 @@ OPENINGS = 8  # tasks that open at once; each makes connections and opens files
 SILENCE_LIMIT = 120.0  # s without a look for fetches, or without membership: a broker's restart takes some of it
 UPKEEP_PERIOD = 600.0  # s
 END_LIMIT = 60.0  # s until tasks that do not end are ended hard; the group waits for them meanwhile
+FROZEN = 5.0  # s without a turn of the event loop; the group replaces a member after twice as long
 MEMBER_CHECK = 15.0  # s between two questions whether the group still knows this worker
 
 
@@ -86,7 +87,8 @@ class Engine:
         self.opening = asyncio.Semaphore(OPENINGS)
         self._ending_since: float | None = None
         self._stopping = False
-        self.last_look = self._last_membership = time.monotonic()
+        self.last_look = self._last_membership = self._turned = time.monotonic()
+        self._woke = False
 
     @property
     def connection(self) -> dict[str, Any]:
@@ -182,10 +184,28 @@ class Engine:
             ) from None
         return lock
 
+    async def make_sure(self) -> None:
+        """Raise if this worker may have been frozen, and the group does not know it any more.
+
+        Raises
+        ------
+        Fenced
+            It may have been replaced.
+        """
+        if time.monotonic() - self._turned < FROZEN and not self._woke:
+            return
+        self._woke = True
+        if not await self.consumer.is_member():
+            raise Fenced("this worker did not run for a while, and may have been replaced meanwhile")
+        self._woke, self._turned = False, time.monotonic()
+
     async def _mind(self) -> None:
         asked = time.monotonic()
         while True:
             self._watchdog.turned()
+            # Whichever runs first after a freeze, this or a task that is about to call a sink, the freeze is seen.
+            self._woke = self._woke or time.monotonic() - self._turned > FROZEN
+            self._turned = time.monotonic()
             for task in set(self.tasks.values()):
                 task.check_lost()
             if self.app.rebalancing or not self.tasks:

@@ -135,7 +135,7 @@ class Store:
                 self._families[table][int(segment)] = self._handles(family)
         if self._secondary is None:
             for name, spec in self._tables.items():
-                if not spec.segments and not self._families[name]:
+                if not spec.span and not self._families[name]:
                     self._create(name, 0)
                 self._drop_old(name)
 
@@ -162,12 +162,10 @@ class Store:
         return handles
 
     def _drop_old(self, table: str) -> None:
-        keep = self._tables[table].segments
-        if keep:
-            for segment in sorted(self._families[table])[:-keep]:
-                self._drop(table, segment)
+        span = self._tables[table].span
+        if span:
             newest = self.newest_segment(table)
-            for segment in [old for old in self._families[table] if old <= newest - keep]:
+            for segment in [old for old in self._families[table] if old <= newest - span]:
                 self._drop(table, segment)
 
     def _drop(self, table: str, segment: int) -> None:
@@ -245,9 +243,9 @@ class Store:
         batch = WriteBatch(raw_mode=True)
         for table, segments in writes.items():
             families = self._families[table]
-            keep = self._tables[table].segments
+            span = self._tables[table].span
             for segment, rows in segments.items():
-                if keep and segment <= self.newest_segment(table) - keep:
+                if span and segment <= self.newest_segment(table) - span:
                     continue  # expired already; only a recovery from an old changelog meets it
                 _, handle = families.get(segment) or self._create(table, segment)
                 put, delete = batch.put, batch.delete

@@ -26,9 +26,10 @@ from walstream.engine.checkpoint import Checkpoint
 from walstream.engine.fetch import Fetch
 from walstream.engine.gate import Gate
 from walstream.engine.producer import TransactionalProducer
+from walstream.engine.reread import reread
 from walstream.engine.store import Store
 from walstream.engine.topology import Processor, Topology
-from walstream.errors import LostRange
+from walstream.errors import Fenced, LostRange, Unreadable
 
 if TYPE_CHECKING:
     from walstream.engine.engine import Engine
@@ -142,7 +143,7 @@ class Task:
                 delay = REOPEN_DELAY
                 await self._work()
                 return
-            except (KafkaError, TimeoutError, OSError) as exc:
+            except (KafkaError, Fenced, TimeoutError, OSError) as exc:
                 log.warning("%s opens again after %r", self.name, exc)
             finally:
                 self._releasing = asyncio.create_task(self._release())
@@ -230,9 +231,13 @@ class Task:
             building = self._begin(before)
             self._now(State.WORKING)
             began = time.monotonic()
-            while self._has_room(building, began):
+            unreadable: Unreadable | None = None
+            while unreadable is None and self._has_room(building, began):
                 fetch = self._queue[0]
-                await processor.process(fetch, building)
+                try:
+                    await processor.process(fetch, building)
+                except Unreadable as exc:
+                    unreadable = await self._reread(fetch, exc)
                 building.offsets[fetch.topic] = fetch.position
                 if fetch.is_done:
                     self._queue.popleft()
@@ -247,6 +252,9 @@ class Task:
             self._committing = asyncio.create_task(self._commit(building))
             self._committing.add_done_callback(lambda _: self._wake.set())
             before = building
+            if unreadable is not None:
+                await self._committing  # all that is before it
+                raise unreadable
         if self._committing is not None:
             await self._committing
         last = self._begin(None)
@@ -255,6 +263,15 @@ class Task:
         if not last.is_empty:
             self._seal(last)
             await self._commit(last)
+
+    async def _reread(self, fetch: Fetch, error: Unreadable) -> Unreadable | None:
+        """Put what a more patient decoder reads in the place of a fetch; give the error where it was that one's."""
+        if fetch.is_reread:
+            return error
+        parts = await reread(self._engine.connection, fetch, self._engine.group)
+        self._queue.popleft()
+        self._queue.extendleft(reversed(parts))
+        return None
 
     def _has_room(self, building: Checkpoint, began: float) -> bool:
         """Whether more work goes into the checkpoint, and there is some."""
@@ -278,8 +295,9 @@ class Task:
     def _begin(self, before: Checkpoint | None) -> Checkpoint:
         assert self._producer is not None and self._store is not None
         return Checkpoint(
-            self.partition, self._producer.new_batch, self._store, self.topology.tables, self._positions, before
-        )
+            self.partition, self._producer.new_batch, self._store, self.topology.tables, self._positions, before,
+            self._engine.make_sure,
+        )  # fmt: skip
 
     def _seal(self, checkpoint: Checkpoint) -> None:
         """Close the checkpoint's batches. The next one may begin then, behind the marker of this one's transaction."""

@@ -34,9 +34,9 @@ class TableSpec:
         The name that people know it by, such as ``flights.dedup``.
     changelog
         The topic with every change, which the table can be rebuilt from.
-    segments
-        How many of the youngest segments are kept, for a table whose rows expire by segment; 0 for a table whose rows
-        are put and deleted one by one.
+    span
+        For a table whose rows expire by segment: a segment is dropped once the youngest one's number is larger by this
+        much. 0 for a table whose rows are put and deleted one by one.
     help
         One sentence for ``faust tables``.
     decode
@@ -47,7 +47,7 @@ class TableSpec:
 
     name: str
     changelog: str
-    segments: int = 0
+    span: int = 0
     help: str = ""
     decode: Callable[[bytes, bytes], Mapping[str, Any]] = _decode_hex
     find: Callable[[Sequence[str]], bytes] = _find_hex

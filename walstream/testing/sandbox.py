@@ -19,7 +19,7 @@ from walstream import topics
 from walstream.apply import apply
 from walstream.changes import Action
 from walstream.config import load_connections, load_namespaces
-from walstream.dedup import SEGMENTS, decode_row
+from walstream.dedup import decode_row, span_of
 from walstream.engine.checkpoint import SEGMENT
 from walstream.engine.topology import TableSpec
 from walstream.identity import identity
@@ -343,7 +343,7 @@ class Sandbox:
             worker.stop()
         namespace = load_namespaces(self.folder / "config")[self.name]
         names, changelogs = table_names(namespace), topics.router_changelogs(namespace)
-        tables = [TableSpec(names[0], changelogs["dedup"].name, segments=SEGMENTS)]
+        tables = [TableSpec(names[0], changelogs["dedup"].name, span=span_of(namespace.dedup.window))]
         tables.append(TableSpec(names[1], changelogs["times"].name))
         found: list[Violation] = []
         rows = 0

@@ -13,13 +13,13 @@ from walstream.testing.invariants import Violation, store_differs
 from walstream.testing.readback import Readback
 
 
-def rebuilt(changelog: Iterable[Observed], end: int, *, segments: int) -> dict[bytes, bytes]:
+def rebuilt(changelog: Iterable[Observed], end: int, *, span: int) -> dict[bytes, bytes]:
     """Rows of one partition after the changelog's records below an offset.
 
     Parameters
     ----------
-    segments
-        How many of the youngest segments are kept; 0 for a table without.
+    span
+        As the table has it; 0 for a table without segments.
     """
     rows: dict[bytes, bytes] = {}
     for record in changelog:
@@ -28,17 +28,16 @@ def rebuilt(changelog: Iterable[Observed], end: int, *, segments: int) -> dict[b
                 rows.pop(record.key or b"", None)
             else:
                 rows[record.key or b""] = record.value
-    if segments and rows:
+    if span and rows:
         newest = max(SEGMENT.unpack_from(key)[0] for key in rows)
-        rows = {key: value for key, value in rows.items() if SEGMENT.unpack_from(key)[0] > newest - segments}
+        rows = {key: value for key, value in rows.items() if SEGMENT.unpack_from(key)[0] > newest - span}
     return rows
 
 
 def local(store: Store, table: TableSpec) -> dict[bytes, bytes]:
     """Rows of a table in a store, with keys as in its changelog."""
     return {
-        (SEGMENT.pack(segment) if table.segments else b"") + key: value
-        for segment, key, value in store.items(table.name)
+        (SEGMENT.pack(segment) if table.span else b"") + key: value for segment, key, value in store.items(table.name)
     }
 
 
@@ -58,7 +57,7 @@ def wrong_stores(folder: Path, tables: Sequence[TableSpec], partitions: int, rea
         try:
             for table in tables:
                 records = [record for record in changelogs[table.changelog] if record.partition == partition]
-                wanted = rebuilt(records, store.offset(table.changelog), segments=table.segments)
+                wanted = rebuilt(records, store.offset(table.changelog), span=table.span)
                 yield from store_differs(wanted, local(store, table), name=f"{table.name} {partition} in {folder}")
         finally:
             store.close()
