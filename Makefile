@@ -2,6 +2,7 @@
 # make test       the tests, in under five minutes; PYTEST="-k dedup" hands on options
 # make test-all   all tests: also the long chaos runs, and containers where a Docker engine answers
 # make lint       ruff, mypy and the import rules
+# make bench      walstream against what else one could take, for hours; BENCH="router --rounds 3" chooses a figure
 # make clean      removes the virtual environment, data of local servers, and what tools keep
 #
 # Each makes its virtual environment (.venv) and installs what it needs into it. PYTHON=python3.13 chooses another Python.
@@ -12,7 +13,7 @@ PIP  := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c cons
 PYTHON ?= $(or $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$python" && break; done),python3)
 
-.PHONY: help demo test test-all lint clean
+.PHONY: help demo test test-all lint bench clean
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
 
@@ -30,6 +31,9 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+bench: $(VENV)/.installed-dev
+	$(BIN)/python -m benchmarks $(or $(BENCH),all)
 
 # pip is what a virtual environment gets last: one without it was not finished.
 $(BIN)/pip:

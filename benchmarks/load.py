@@ -107,6 +107,7 @@ def producer(brokers: str, compression: str, linger_ms: int) -> Producer:
             "bootstrap.servers": brokers,
             "compression.type": compression,
             "linger.ms": linger_ms,
+            "log_level": 2,
             "batch.size": 500_000,
             "queue.buffering.max.messages": 1_000_000,
             "queue.buffering.max.kbytes": 200_000,

@@ -23,6 +23,7 @@ COMMANDS = {
     "status": ("walstream.cli.status:status", "Show the lag and the workers of every namespace."),
     "write": ("walstream.cli.write:write", "Write records to a namespace."),
     "config": ("walstream.cli.config:config", "Show or lint the configuration, or print its schema."),
+    "bench": ("walstream.cli.bench:bench", "Load a namespace, and say what it holds."),
     "local": ("walstream.cli.local:local", "Start and stop a Kafka and a Cassandra on this machine."),
 }
 """Where each command is, and what it does, so that listing them imports none."""
