@@ -109,7 +109,7 @@ class Readback:
         answers: dict[TopicPartition, Any] = self._admin.list_offsets(
             wanted, isolation_level=level, request_timeout=self._timeout
         )
-        return {int(place.partition): answer.result().offset for place, answer in answers.items()}
+        return {int(place.partition): answer.result(self._timeout + 5).offset for place, answer in answers.items()}
 
     def _patiently(self, ask: Callable[[], T]) -> T:
         """Ask again while a broker that has just started does not know better."""
@@ -148,7 +148,9 @@ class Readback:
         """Which partitions of some topics each member of a group has; empty while the group is being rebalanced."""
         wanted = set(topics)
         answer = self._patiently(
-            lambda: self._admin.describe_consumer_groups([group], request_timeout=self._timeout)[group].result()
+            lambda: self._admin.describe_consumer_groups([group], request_timeout=self._timeout)[group].result(
+                self._timeout + 5
+            )
         )
         if answer.state != ConsumerGroupState.STABLE:
             return {}
