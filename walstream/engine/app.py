@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import socket
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,24 @@ from walstream.engine.transport import FetchTransport
 
 log = logging.getLogger(__name__)
 
+WEB_PORT = 6066  # Faust's default
+
+
+def _is_taken(host: str, port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return True
+    return False
+
+
+def _free_port(host: str) -> int:
+    with socket.socket() as probe:
+        probe.bind((host, 0))
+        return int(probe.getsockname()[1])
+
 
 class App(faust.App):
     """A Faust app whose streams are whole fetches, and whose tasks commit checkpoints as Kafka transactions."""
@@ -31,6 +51,14 @@ class App(faust.App):
     def on_rebalance_return(self) -> None:
         super().on_rebalance_return()
         self.on_rebalance_end()  # there is no recovery that would call it later
+
+    async def on_first_start(self) -> None:
+        if self.conf.web_enabled and self.conf.web_port == WEB_PORT and _is_taken(self.conf.web_bind, WEB_PORT):
+            # Several workers on one machine is how a laptop runs them; who wants a certain port says --web-port.
+            with warnings.catch_warnings(action="ignore"):  # of a setting that was used before, for the banner
+                self.conf.web_port = _free_port(self.conf.web_bind)
+            log.warning("port %d is taken; the web server listens on port %d", WEB_PORT, self.conf.web_port)
+        await super().on_first_start()
 
     async def on_start(self) -> None:
         await super().on_start()
