@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from walstream.record import Entry
 from walstream.sinks.base import APPLIED, DEAD, RETRY, TARGET_DOWN, Outcome, Sink, SinkContext
 from walstream.sinks.cassandra import CassandraOptions
+from walstream.sinks.cassandra.provision import Create
 from walstream.sinks.cassandra.requests import Requests
 from walstream.sinks.cassandra.schema import normal_type
 from walstream.sinks.cassandra.session import _contact_point
@@ -130,6 +131,19 @@ def test_contact_points() -> None:
 
 
 CREATE = {"columns": {"a": "text", "b": "int"}, "primary_key": {"partition": ["a"]}}
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        (["a"], {"partition": ["a"], "clustering": [], "order": {}}),
+        (["a", "b"], {"partition": ["a"], "clustering": ["b"], "order": {}}),
+        ([["a", "b"], "c"], {"partition": ["a", "b"], "clustering": ["c"], "order": {}}),
+    ],
+)
+def test_a_primary_key_may_be_written_as_in_cql(written: list[Any], meant: dict[str, Any]) -> None:
+    columns = {"a": "text", "b": "int", "c": "int"}
+    assert Create(columns=columns, primary_key=written).primary_key.model_dump() == meant
 
 
 @pytest.mark.parametrize(

@@ -16,11 +16,22 @@ from walstream.sinks.cassandra import schema
 
 
 class PrimaryKey(Words):
-    """Which columns name a partition, and which order the rows inside it."""
+    """Which columns name a partition, and which order the rows inside it.
+
+    A list is read as CQL reads one: the first column, or list of columns, names the partition, the others order the rows.
+    """
 
     partition: list[str] = Field(min_length=1)
     clustering: list[str] = Field(default_factory=list)
     order: dict[str, Literal["asc", "desc"]] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_in_cql(cls, value: Any) -> Any:
+        if not isinstance(value, list) or not value:
+            return value
+        first, *others = value
+        return {"partition": first if isinstance(first, list) else [first], "clustering": others}
 
 
 class Create(Words):
