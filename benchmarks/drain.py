@@ -105,10 +105,11 @@ def drain(
             break
         if now - changed > STALL_LIMIT:
             raise TimeoutError(f"no progress for {STALL_LIMIT:.0f} s, with {done:,} of {expected:,} records out")
-    return _figures(samples, begun, expected, warm, processes.peak_rss)
+    return figures(samples, begun, expected, warm, processes.peak_rss)
 
 
-def _figures(samples: list[Sample], begun: float, expected: int, warm: float, peak_rss: int) -> Drained:
+def figures(samples: list[Sample], begun: float, expected: int, warm: float, peak_rss: int) -> Drained:
+    """What the looks at a contender say; it was started at `begun`."""
     first, last = samples[0], samples[-1]
     complete = last.done >= expected
     reached = expected if complete else last.done

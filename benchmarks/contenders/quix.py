@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from quixstreams import Application, State, message_context  # type: ignore[import-not-found]
+from quixstreams import Application, State, message_context
 
 from benchmarks.contenders.events import ROW, added, identity, parse
 from benchmarks.contenders.job import Job
