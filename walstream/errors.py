@@ -16,6 +16,7 @@
         ├── Fenced                another worker has taken the partition over
         ├── StateMismatch         stored state is of a newer format, or belongs to something else
         ├── LostRange             the next position is below the topic's start: records are gone
+        ├── Unreadable            records that no decoder can read
         └── Stuck                 no progress though there is work
 """
 
@@ -109,6 +110,29 @@ class StateMismatch(EngineError):
 
 class LostRange(EngineError):
     """The next position is below the topic's start: records are gone."""
+
+
+class Unreadable(EngineError):
+    """Records that cannot be decoded.
+
+    Parameters
+    ----------
+    where
+        Topic and partition.
+    first, last
+        The offsets among which they are.
+    cause
+        What the decoder said.
+    remedy
+        What the reader can do about it.
+    """
+
+    def __init__(self, where: str, first: int, last: int, cause: Exception, remedy: str = "") -> None:
+        offsets = f"offset {first}" if first == last else f"offsets {first} to {last}"
+        super().__init__(
+            f"{where}: {offsets} cannot be read ({type(cause).__name__}: {cause}). Nothing is skipped."
+            + (f"\n  remedy: {remedy}" if remedy else "")
+        )
 
 
 class Stuck(EngineError):

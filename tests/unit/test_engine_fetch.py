@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from aiokafka.consumer.fetcher import FetchError, FetchResult, PartitionRecords
-from aiokafka.errors import CorruptRecordException, OffsetOutOfRangeError
+from aiokafka.errors import OffsetOutOfRangeError
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.memory_records import MemoryRecords
 from aiokafka.record.util import calc_crc32c
@@ -19,6 +20,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from walstream.engine.fetch import Fetch, drain, take, wait_ready
+from walstream.errors import Unreadable
+from walstream.testing.raw_batch import RawRecord, encode_batch
 
 TP0 = TopicPartition("topic", 0)
 CODECS = {"none": 0, "gzip": 1, "snappy": 2, "lz4": 3, "zstd": 4}
@@ -143,13 +146,51 @@ def test_batches_that_compaction_has_emptied() -> None:
     assert [(record.offset, record.key) for record in fetch] == [(3, b"c")]
 
 
-def test_damaged_batch_is_an_error_and_moves_nothing() -> None:
-    raw = bytearray(batch(0, [b"a"]))
+def damaged(base: int) -> bytes:
+    raw = bytearray(batch(base, [b"a", b"b"]))
     raw[-1] ^= 1
-    fetched, partition = result(bytes(raw))
-    with pytest.raises(CorruptRecordException, match="topic-0 at offset 0"):
-        take(TP0, fetched)
-    assert partition.position == 0
+    return bytes(raw)
+
+
+def test_damaged_batch_is_an_error_when_it_is_its_turn() -> None:
+    fetch, partition = taken(batch(0, [b"a", b"b"]) + damaged(2) + batch(4, [b"c"]))
+    assert [record.key for record in fetch.take(2)] == [b"a", b"b"]
+    for _ in range(3):
+        with pytest.raises(Unreadable, match=r"topic-0: offset 2 cannot be read.*wrong checksum at offset 2"):
+            fetch.take(2)
+        assert (fetch.position, fetch.is_done) == (2, False)
+    assert partition.position == 3, "nothing is believed of it, and so nothing behind it is taken"
+
+
+def unpacked_wrongly() -> bytes:
+    """A batch with a good checksum that cannot be decompressed."""
+    raw = bytearray(batch(4, [b"d"], codec="lz4"))
+    raw[COUNT + 4 :] = b"\xff" * (len(raw) - COUNT - 4)
+    return _sealed(raw, 4)
+
+
+def misnamed() -> bytes:
+    """A batch whose third record has a header with a name that is not UTF-8."""
+    return encode_batch([RawRecord(b"%d" % n, None, [(b"\xff" if n == 2 else b"h", b"1")]) for n in range(4)], base=4)
+
+
+@pytest.mark.parametrize("bad", [unpacked_wrongly, misnamed])
+def test_what_cannot_be_decoded_is_an_error_and_moves_nothing(bad: Callable[[], bytes]) -> None:
+    fetch, _ = taken(batch(0, [b"a", b"b"]) + batch(2, [b"c", b"d"]) + bad() + batch(9, [b"z"]))
+    assert [record.offset for record in fetch.take(3)] == [0, 1, 2]
+    for _ in range(3):
+        with pytest.raises(Unreadable, match="topic-0: offsets 3 to 9 cannot be read"):
+            fetch.take(100)
+        assert (fetch.position, fetch.is_done) == (3, False)
+
+
+@pytest.mark.parametrize("bad", [unpacked_wrongly, misnamed])
+def test_the_first_batch_may_be_the_one(bad: Callable[[], bytes]) -> None:
+    fetch, partition = taken(bad(), 4)
+    assert partition.position > 4
+    with pytest.raises(Unreadable, match="offset"):
+        list(fetch)
+    assert fetch.position == 4
 
 
 @pytest.mark.parametrize("change", ["paused", "moved", "lost"])

@@ -10,11 +10,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from itertools import chain, dropwhile, islice
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 from aiokafka.errors import CorruptRecordException
 from aiokafka.record.control_record import ABORT_MARKER, ControlRecord
 from aiokafka.structs import TopicPartition
+
+from walstream.errors import Unreadable
 
 
 class KafkaRecord(Protocol):
@@ -34,6 +36,25 @@ class KafkaRecord(Protocol):
     def headers(self) -> list[tuple[str, bytes | None]]: ...
 
 
+class Broken:
+    """Stands where records cannot be read, and says so as often as it is asked: nobody gets past it.
+
+    Parameters
+    ----------
+    error
+        Why.
+    """
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    def __iter__(self) -> Broken:
+        return self
+
+    def __next__(self) -> NoReturn:
+        raise self._error
+
+
 class Fetch:
     """Whole record batches of one partition, without control batches and without aborted transactions.
 
@@ -49,31 +70,53 @@ class Fetch:
         Bytes, as they came over the wire.
     epoch
         The gate's epoch when the fetch was taken; a seek starts a new one.
+    is_reread
+        Whether this is what could be read of a fetch that raised `Unreadable`; see `reread`.
     """
 
-    __slots__ = ("_records", "epoch", "next_offset", "offset", "partition", "position", "size", "topic")
+    __slots__ = ("_records", "epoch", "is_reread", "next_offset", "offset", "partition", "position", "size", "topic")
 
     def __init__(
-        self, topic: str, partition: int, offset: int, next_offset: int, batches: list[Any], size: int, epoch: int = 0
-    ) -> None:
+        self, topic: str, partition: int, offset: int, next_offset: int, batches: list[Any], size: int, epoch: int = 0,
+        *, is_reread: bool = False,
+    ) -> None:  # fmt: skip
         self.topic, self.partition = topic, partition
         self.offset = self.position = offset
         self.next_offset = next_offset
-        self.size, self.epoch = size, epoch
-        # A broker returns the batch that holds the position, which may begin before it.
-        first = dropwhile(lambda record: record.offset < offset, batches[0]) if batches else ()
+        self.size, self.epoch, self.is_reread = size, epoch, is_reread
+        try:
+            # A broker returns the batch that holds the position, which may begin before it. It is decompressed here.
+            first: Any = dropwhile(lambda record: record.offset < offset, batches[0]) if batches else ()
+        except Exception as exc:
+            first = Broken(exc)
         self._records: Iterator[KafkaRecord] = chain(first, *batches[1:])
 
     def take(self, count: int) -> list[KafkaRecord]:
-        """Decode the next records, at most so many; fewer only at the end of the fetch."""
-        records = list(islice(self._records, count))
+        """Decode the next records, at most so many; fewer only at the end of the fetch.
+
+        Raises
+        ------
+        Unreadable
+            One of them cannot be decoded. None was taken out: `position` is where it was.
+        """
+        try:
+            records = list(islice(self._records, count))
+        except Unreadable:
+            raise
+        except Exception as exc:
+            raise self._unreadable(exc) from exc
         self.position = records[-1].offset + 1 if len(records) == count else self.next_offset
         return records
 
     def __iter__(self) -> Iterator[KafkaRecord]:
-        """Decode all the records that are left, once: a batch cannot be read twice."""
-        self.position = self.next_offset
-        return self._records
+        """Take all the records that are left; a batch cannot be read twice. Raises what `take` raises."""
+        while records := self.take(1_000):
+            yield from records
+
+    def _unreadable(self, cause: Exception) -> Unreadable:
+        error = Unreadable(f"{self.topic}-{self.partition}", self.position, self.next_offset - 1, cause)
+        self._records = Broken(error)  # the iterators are of no more use, and would end as if there was nothing more
+        return error
 
     @property
     def is_done(self) -> bool:
@@ -88,24 +131,35 @@ def take(tp: TopicPartition, result: Any, epoch: int = 0) -> Fetch | None:
     -------
     Fetch or None
         None where the result is stale: the partition was sought elsewhere, paused or lost since.
-
-    Raises
-    ------
-    CorruptRecordException
-        A batch's checksum is wrong.
     """
     if not result.has_more() or not result.check_assignment(tp):
         return None
     part = result._partition_records
-    offset = next_offset = part.next_fetch_offset
+    offset, size = part.next_fetch_offset, part._records.size_in_bytes()
+    batches = read_batches(part)
+    result._update_position()
+    part._records_iterator = None  # an iterator that was never run to its end keeps the fetched bytes in a cycle
+    result._partition_records = None
+    return Fetch(tp.topic, tp.partition, offset, part.next_fetch_offset, batches, size, epoch)
+
+
+def read_batches(part: Any) -> list[Any]:
+    """Take the batches out of an aiokafka `PartitionRecords`, but for markers and aborted transactions.
+
+    Of a batch that is damaged nothing is believed, not even its length: in its place stands what raises the error when
+    it is its turn, and nothing follows it.
+    """
     raw = part._records
-    size = raw.size_in_bytes()
-    batches = []
+    batches: list[Any] = []
     while raw.has_next():
-        batch = raw.next_batch()
-        if not batch.validate_crc():
-            raise CorruptRecordException(f"wrong checksum in {tp.topic}-{tp.partition} at offset {batch.base_offset}")
-        next_offset = batch.next_offset
+        try:
+            batch = raw.next_batch()
+            if not batch.validate_crc():
+                raise CorruptRecordException(f"wrong checksum at offset {batch.base_offset}")
+        except CorruptRecordException as exc:
+            part.next_fetch_offset += 1
+            return [*batches, Broken(exc)]
+        part.next_fetch_offset = batch.next_offset
         if batch.producer_id is not None:
             part._consume_aborted_up_to(batch.base_offset)
             if batch.is_control_batch:
@@ -117,11 +171,7 @@ def take(tp: TopicPartition, result: Any, epoch: int = 0) -> Fetch | None:
             if batch.is_transactional and batch.producer_id in part._aborted_producers:
                 continue
         batches.append(batch)
-    part.next_fetch_offset = next_offset
-    result._update_position()
-    part._records_iterator = None  # an iterator that was never run to its end keeps the fetched bytes in a cycle
-    result._partition_records = None
-    return Fetch(tp.topic, tp.partition, offset, next_offset, batches, size, epoch)
+    return batches
 
 
 def drain(fetcher: Any, room: Any) -> tuple[list[Fetch], dict[TopicPartition, Exception]]:

@@ -1,0 +1,91 @@
+"""Record batches made by hand, byte by byte, as a client writes them that checks nothing."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from aiokafka import codec
+from aiokafka.client import AIOKafkaClient
+from aiokafka.errors import for_code
+from aiokafka.protocol.produce import ProduceRequest
+from aiokafka.record.util import calc_crc32c
+from aiokafka.structs import TopicPartition
+
+from walstream.engine.record_batch import HEADER
+
+CODECS = {
+    "none": bytes, "gzip": gzip.compress, "snappy": codec.snappy_encode, "lz4": codec.lz4_encode,
+    "zstd": codec.zstd_encode,
+}  # fmt: skip
+NUMBERS = {name: number for number, name in enumerate(("none", "gzip", "snappy", "lz4", "zstd"))}
+CRC_AT, ATTRIBUTES_AT = 17, 21
+TIMEOUT = 10_000  # ms
+
+
+class RawRecord(NamedTuple):
+    """A record whose headers have names of bytes."""
+
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[tuple[bytes, bytes | None]] = ()
+
+
+def encode_batch(
+    records: Sequence[RawRecord], *, base: int = 0, timestamp: int = 1_000, compression: str = "none",
+    trailing: bytes = b"",
+) -> bytes:  # fmt: skip
+    """Encode a batch; ``trailing`` is written behind the compressed records, where nothing belongs."""
+    body = b"".join(_record(delta, record) for delta, record in enumerate(records))
+    compress: Any = CODECS[compression]
+    payload = bytes(compress(body)) + trailing
+    last = len(records) - 1
+    length = HEADER.size - 12 + len(payload)
+    header = HEADER.pack(
+        base, length, -1, 2, 0, NUMBERS[compression], last, timestamp, timestamp + last, -1, -1, -1, len(records)
+    )
+    return seal(header + payload)
+
+
+def seal(batch: bytes) -> bytes:
+    """Set the checksum of a batch."""
+    crc: int = calc_crc32c(batch[ATTRIBUTES_AT:])
+    return batch[:CRC_AT] + crc.to_bytes(4, "big") + batch[ATTRIBUTES_AT:]
+
+
+def _record(delta: int, record: RawRecord) -> bytes:
+    body = b"\0" + _varint(delta) + _varint(delta) + _block(record.key) + _block(record.value)
+    body += _varint(len(record.headers)) + b"".join(_block(name) + _block(value) for name, value in record.headers)
+    return _varint(len(body)) + body
+
+
+def _block(data: bytes | None) -> bytes:
+    return _varint(-1 if data is None else len(data)) + (data or b"")
+
+
+def _varint(number: int) -> bytes:
+    zigzag = (number << 1) ^ (number >> 63)
+    encoded = bytearray()
+    while zigzag > 0x7F:
+        encoded.append(zigzag & 0x7F | 0x80)
+        zigzag >>= 7
+    encoded.append(zigzag)
+    return bytes(encoded)
+
+
+async def produce_batch(brokers: str, topic: str, partition: int, batch: bytes) -> int:
+    """Write a batch as it is; return the offset that its first record got."""
+    client = AIOKafkaClient(bootstrap_servers=brokers)
+    await client.bootstrap()
+    try:
+        await client._wait_on_metadata(topic)
+        leader = client.cluster.leader_for_partition(TopicPartition(topic, partition))
+        response: Any = await client.send(leader, ProduceRequest(None, -1, TIMEOUT, [(topic, [(partition, batch)])]))
+    finally:
+        await client.close()
+    ((_, (answer,)),) = response.topics
+    error: Any = for_code(answer[1])
+    if answer[1]:
+        raise error(f"{topic}-{partition}: {answer}")
+    return int(answer[2])
