@@ -18,6 +18,7 @@ from walstream import delivery
 from walstream.delivery import DeliveryProcessor, SharedSink, topology
 from walstream.engine.checkpoint import Checkpoint
 from walstream.engine.fetch import Fetch
+from walstream.engine.record_batch import DecodedRecord
 from walstream.engine.store import Store
 from walstream.errors import SinkError, StateMismatch
 from walstream.metrics import DeliveryMetrics
@@ -322,6 +323,26 @@ async def test_what_walstream_did_not_write_is_put_aside(make: Make) -> None:
     (put_aside,) = one.sent("flights.base.dlq")
     assert (put_aside.key, put_aside.value, put_aside.headers[-1]) == (b"k", b"v", ("a", b"b"))
     assert dict(put_aside.headers)["walstream-error-code"] == b"not-an-entry"
+
+
+async def test_what_has_a_header_with_a_name_that_is_not_utf8_is_put_aside(make: Make) -> None:
+    one, sink = await make()
+    good, spoilt = log_record(0), log_record(1)
+    headers = [*spoilt.headers, ("b\\xff", b"x")]
+    foreign = DecodedRecord(1, 5_000, 1, spoilt.key, spoilt.value, headers, ("b\\xff",))
+    await one.processor.process(Fetch("flights.log", 2, 0, 2, [[good, foreign]], 0, is_reread=True), one.checkpoint)
+    assert sink.calls == [[0]]
+    (put_aside,) = one.sent("flights.base.dlq")
+    assert dict(put_aside.headers)["walstream-error-code"] == b"not-utf8"
+
+
+async def test_what_walstream_did_not_write_and_would_not_fit_is_cut(make: Make) -> None:
+    one, _ = await make()
+    value = b"x" * (NAMESPACE.topics.max_record + 1)
+    await one.deliver(SimpleNamespace(offset=1, key=b"k", value=value, headers=[], timestamp=5_000))
+    (put_aside,) = one.sent("flights.base.dlq")
+    assert dict(put_aside.headers)["walstream-error-code"] == b"too-large"
+    assert len(put_aside.value) < len(value)
 
 
 async def test_entries_of_a_newer_release_stop_the_worker(make: Make) -> None:

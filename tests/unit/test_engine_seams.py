@@ -15,10 +15,13 @@ from typing import Any
 import faust
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.client import AIOKafkaClient
 from aiokafka.consumer.fetcher import Fetcher, FetchError, FetchResult, PartitionRecords
 from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.consumer.subscription_state import SubscriptionState
 from aiokafka.producer.message_accumulator import BatchBuilder
+from aiokafka.protocol import fetch
+from aiokafka.protocol.fetch import FetchRequest
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.memory_records import MemoryRecords
 from aiokafka.structs import TopicPartition
@@ -199,6 +202,24 @@ def test_seek_drops_what_was_fetched() -> None:
     assert "seek_to" in inspect.getsource(AIOKafkaConsumer.seek), "AIOKafkaConsumer.seek"
     assert not inspect.iscoroutinefunction(AIOKafkaConsumer.seek), "AIOKafkaConsumer.seek is a coroutine"
     assert "_records" in inspect.getsource(Fetcher.seek_to), "Fetcher.seek_to keeps what was fetched"
+
+
+def test_bytes_are_fetched_with_a_plain_client() -> None:
+    for name in ("bootstrap", "_wait_on_metadata", "send", "close"):
+        assert inspect.iscoroutinefunction(getattr(AIOKafkaClient, name)), f"AIOKafkaClient.{name}"
+    wanted = ["self", "max_wait_time", "min_bytes", "max_bytes", "isolation_level", "topics"]
+    assert parameters(FetchRequest.__init__)[: len(wanted)] == wanted, "FetchRequest"
+    answers = [(kind.API_VERSION, kind.SCHEMA) for kind in vars(fetch).values() if kind_of_answer(kind)]
+    for version, schema in answers:
+        fields: Any = schema.fields[schema.names.index("topics")].array_of.fields[1].array_of
+        assert (fields.names[0], fields.names[1], fields.names[-1]) == ("partition", "error_code", "message_set")
+        if version >= 4:
+            assert fields.names[5 if version >= 5 else 4] == "aborted_transactions", f"FetchResponse_v{version}"
+    assert len(answers) > 5, "FetchResponse_v…"
+
+
+def kind_of_answer(kind: Any) -> bool:
+    return isinstance(kind, type) and kind.__name__.startswith("FetchResponse_v")
 
 
 # ------------------------------------------------------------------------------------------------ aiokafka, the group

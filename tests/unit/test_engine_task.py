@@ -16,12 +16,12 @@ from faust.types import TP
 
 from walstream.engine import task as module
 from walstream.engine.checkpoint import Checkpoint
-from walstream.engine.fetch import Fetch
+from walstream.engine.fetch import Broken, Fetch
 from walstream.engine.gate import Gate
 from walstream.engine.store import Store
 from walstream.engine.task import State, Task
 from walstream.engine.topology import TableSpec, Topology
-from walstream.errors import LostRange
+from walstream.errors import LostRange, Unreadable
 
 SOURCE = TP("source", 0)
 TABLE = TableSpec("seen", "seen.changelog")
@@ -474,3 +474,87 @@ async def test_a_sink_that_cannot_be_closed_keeps_nothing(
     await worker.task.close(0.05)
     assert worker.broker.producers[0].abandoned
     assert worker.stored() == []
+
+
+# ------------------------------------------------------------------------------------------------ what is not decoded
+
+
+def misread(*, count: int = 2) -> Any:
+    """A batch whose last record aiokafka does not decode."""
+    yield from (SimpleNamespace(offset=number) for number in range(count))
+    raise UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte")
+
+
+class Reread:
+    """What reading again gives; it notes from where it was asked."""
+
+    def __init__(self, *parts: Fetch) -> None:
+        self.parts, self.asked = list(parts), list[int]()
+
+    async def __call__(self, connection: Any, fetch: Fetch, group: str) -> list[Fetch]:
+        self.asked.append(fetch.position)
+        return self.parts
+
+
+def records(*offsets: int) -> list[Any]:
+    return [SimpleNamespace(offset=offset) for offset in offsets]
+
+
+async def test_what_aiokafka_does_not_decode_is_read_again_from_there(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reread = Reread(Fetch("source", 0, 0, 4, [records(0, 1, 2, 3)], 10, 1, is_reread=True))
+    monkeypatch.setattr(module, "reread", reread)
+    await worker.start()
+    worker.gate.take()
+    worker.task.offer(Fetch("source", 0, 0, 4, [misread()], 10, worker.gate.epoch))
+    worker.fetch(4, 2)
+    await worker.until(lambda: worker.broker.committed == 6)
+    assert (worker.processor.seen, reread.asked) == ([0, 1, 2, 3, 4, 5], [0])
+    assert worker.failed == []
+    await worker.until(lambda: worker.gate.waiting == 0)
+
+
+async def test_what_was_taken_out_of_a_fetch_does_not_come_twice(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reread = Reread(Fetch("source", 0, 1_000, 1_004, [records(1_000, 1_001, 1_002, 1_003)], 10, 1, is_reread=True))
+    monkeypatch.setattr(module, "reread", reread)
+    await worker.start()
+    worker.gate.take()
+    worker.task.offer(Fetch("source", 0, 0, 1_004, [misread(count=1_002)], 10, worker.gate.epoch))
+    await worker.until(lambda: worker.broker.committed == 1_004)
+    assert (worker.processor.seen, reread.asked) == (list(range(1_004)), [1_000])
+
+
+async def test_what_nobody_reads_ends_the_worker_when_all_before_it_is_committed(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    error = Unreadable("source-0", 2, 3, ValueError("rubbish"))
+    before = Fetch("source", 0, 0, 2, [records(0, 1)], 10, 1, is_reread=True)
+    monkeypatch.setattr(
+        module, "reread", Reread(before, Fetch("source", 0, 2, 4, [Broken(error)], 0, 1, is_reread=True))
+    )
+    await worker.start()
+    worker.broker.slow = 0.05
+    worker.gate.take()
+    worker.task.offer(Fetch("source", 0, 0, 4, [misread()], 10, worker.gate.epoch))
+    worker.fetch(4, 2)
+    await worker.until(lambda: bool(worker.failed))
+    assert worker.failed == [error]
+    assert (worker.processor.seen, worker.broker.committed) == ([0, 1], 2)
+    assert worker.stored() == [0, 1]
+
+
+async def test_a_broker_that_does_not_answer_meanwhile_is_asked_again(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_: Any) -> list[Fetch]:
+        raise KafkaConnectionError("away")
+
+    monkeypatch.setattr(module, "reread", fail)
+    await worker.start()
+    worker.gate.take()
+    worker.task.offer(Fetch("source", 0, 0, 4, [misread()], 10, worker.gate.epoch))
+    await worker.until(lambda: len(worker.consumer.seeks) == 2)
+    assert (worker.consumer.seeks, worker.failed, worker.broker.transactions) == ([0, 0], [], [])

@@ -19,6 +19,7 @@ from walstream import topics
 from walstream.dedup import Row, decode_row
 from walstream.engine.checkpoint import Checkpoint
 from walstream.engine.fetch import Fetch
+from walstream.engine.record_batch import DecodedRecord
 from walstream.engine.store import Store
 from walstream.identity import identity
 from walstream.metrics import RouterMetrics
@@ -88,9 +89,13 @@ class Router:
             taken = Fetch("flights.ingress", self.partition, fetch[0].offset, fetch[-1].offset + 1, [fetch], 0)
             await self.processor.process(taken, checkpoint)
             assert taken.is_done
+        await self.commit(checkpoint, store=commit)
+        return checkpoint
+
+    async def commit(self, checkpoint: Checkpoint, *, store: bool = True) -> None:
         self.processor.finish(checkpoint)
         checkpoint.seal()
-        if commit:
+        if store:
             self.store.write(checkpoint.writes, {})
             for record in self._sent(checkpoint, topics.log(self.namespace).name):
                 entry = Entry.from_log(
@@ -99,7 +104,6 @@ class Router:
                 self.log.append(entry)
             dlq = topics.dlq(self.namespace).name
             self.refused += [(record.key, record.value, record.headers) for record in self._sent(checkpoint, dlq)]
-        return checkpoint
 
     def _sent(self, checkpoint: Checkpoint, topic: str) -> Iterator[Any]:
         for batch in checkpoint.batches.get((topic, self.partition), ()):
@@ -249,6 +253,36 @@ async def test_what_no_one_can_parse_goes_to_the_dlq(router: Router) -> None:
     )
     assert len(router.refused) == 4
     assert [entry.ingress_position for entry in router.log] == [4]
+
+
+async def reread(router: Router, *records: DecodedRecord) -> None:
+    """Route what only the patient decoder could read."""
+    checkpoint = router._begin()
+    last = records[-1].offset + 1
+    await router.processor.process(Fetch("flights.ingress", 0, 0, last, [records], 0, is_reread=True), checkpoint)
+    await router.commit(checkpoint)
+
+
+def decoded(record: Given, *misnamed: str) -> DecodedRecord:
+    headers = [*record.headers, *((name, b"x") for name in misnamed)]
+    return DecodedRecord(record.offset, record.timestamp, 1, record.key, record.value, headers, misnamed)
+
+
+async def test_a_header_s_name_that_is_not_utf8_spoils_only_its_record(router: Router) -> None:
+    await reread(router, decoded(given(0)), decoded(given(1, payload=b"bad"), "b\\xff"), decoded(given(2)))
+    assert [entry.ingress_position for entry in router.log] == [0, 2]
+    assert router.refusals == [("not-utf8", b"bad")]
+    ((_, _, headers),) = router.refused
+    assert headers[-1] == ("b\\xff", b"x"), "shown as far as it can be"
+
+
+async def test_names_that_grow_as_they_are_shown_are_cut_like_any_record(folder: Path) -> None:
+    router = Router(folder, topics={"max_record": "64KB"})
+    await router.open()
+    await reread(router, decoded(given(0), "\\xff" * 20_000), decoded(given(1)))
+    assert [code for code, _ in router.refusals] == ["too-large"]
+    assert [entry.ingress_position for entry in router.log] == [1]
+    router.store.close()
 
 
 async def test_a_fetch_of_nothing_but_refusals_leaves_the_log_alone(router: Router) -> None:
