@@ -17,7 +17,7 @@ The codes of what is refused:
 ``empty-attribute``     an attribute that must say something is empty
 ``null-attribute``      a ``ce_`` header without a value
 ``repeated-attribute``  a ``ce_`` header twice
-``not-utf8``            an attribute that is not UTF-8
+``not-utf8``            an attribute that is not UTF-8; the router: or the name of a header
 ``bad-attribute``       structured mode, an attribute that is not text
 ``bad-time``            time, expirytime or waldeliverat is not an RFC 3339 time
 ``bad-duration``        waldelay or waljitter is not an ISO 8601 duration of weeks and smaller units
