@@ -137,6 +137,10 @@ class Processor:
         await self.at_close()
 
 
+async def nothing() -> None:
+    """All topics are what they were."""
+
+
 class Worker:
     """A task and all that is around it."""
 
@@ -150,7 +154,7 @@ class Worker:
         self.engine: Any = SimpleNamespace(
             consumer=self.consumer, connection={}, group="group", topic_ids={TABLE.changelog: "id"}, cache=None,
             store_folder=lambda topology, partition: folder, opening=asyncio.Semaphore(1), fail=self.failed.append,
-            make_sure=None,
+            make_sure=None, check_topics=nothing,
             spawn=lambda work: self.spawned.append(asyncio.create_task(work)),
         )  # fmt: skip
         topology = Topology("t", ("source",), 1, (TABLE,), lambda partition: self.processor, ("log",))

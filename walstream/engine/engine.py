@@ -24,7 +24,7 @@ from walstream.engine.standby import Standby
 from walstream.engine.task import State, Task
 from walstream.engine.topology import Topology
 from walstream.engine.watchdog import TASK_LIMIT, Watchdog
-from walstream.errors import Fenced, WalstreamError
+from walstream.errors import EngineError, Fenced, Unreachable, WalstreamError
 
 if TYPE_CHECKING:
     from walstream.engine.app import App
@@ -40,6 +40,7 @@ SILENCE_LIMIT = 120.0  # s without a look for fetches, or without membership: a 
 UPKEEP_PERIOD = 600.0  # s
 END_LIMIT = 60.0  # s until tasks that do not end are ended hard; the group waits for them meanwhile
 FROZEN = 5.0  # s without a turn of the event loop; the group replaces a member after twice as long
+TOPIC_CHECK = 10.0  # s between two looks at the topics while tasks meet trouble
 MEMBER_CHECK = 15.0  # s between two questions whether the group still knows this worker
 
 
@@ -89,6 +90,7 @@ class Engine:
         self._stopping = False
         self.last_look = self._last_membership = self._turned = time.monotonic()
         self._woke = False
+        self._topics_checked = time.monotonic()
 
     @property
     def connection(self) -> dict[str, Any]:
@@ -198,6 +200,26 @@ class Engine:
         if not await self.consumer.is_member():
             raise Fenced("this worker did not run for a while, and may have been replaced meanwhile")
         self._woke, self._turned = False, time.monotonic()
+
+    async def check_topics(self) -> None:
+        """Look at the topics again, if nobody did just now: a task has met trouble, and one may be gone for good.
+
+        Raises
+        ------
+        WalstreamError
+            A topic is missing, is not what it must be, or was deleted and made again.
+        """
+        if time.monotonic() - self._topics_checked < TOPIC_CHECK:
+            return
+        self._topics_checked = time.monotonic()
+        try:
+            ids = await asyncio.to_thread(self._preflight)
+        except Unreachable as exc:
+            log.warning("%s", exc)
+            return
+        if ids != self.topic_ids:
+            again = sorted(name for name, topic_id in ids.items() if topic_id != self.topic_ids[name])
+            raise EngineError(f"{', '.join(again)} was deleted and made again under this worker")
 
     async def _mind(self) -> None:
         asked = time.monotonic()

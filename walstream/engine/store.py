@@ -54,6 +54,15 @@ def rocksdb_options(cache: Cache | None = None) -> Options:
     return options
 
 
+def _is_damage(error: Exception) -> bool:
+    """Whether an error at the opening is about the files themselves, so that there is nothing to keep.
+
+    RocksDB's own errors come as bare exceptions. Some of them are about the machine: another try may succeed.
+    """
+    passing = ("/LOCK:", "No space left", "Permission denied", "Read-only file system", "Too many open files")
+    return type(error) is Exception and not any(reason in str(error) for reason in passing)
+
+
 class Store:
     """The tables of one partition number.
 
@@ -100,11 +109,9 @@ class Store:
             path.mkdir(parents=True, exist_ok=True)
         try:
             self._open()
-        except StateMismatch:
-            raise
         except Exception as exc:
-            if secondary is not None or "/LOCK:" in str(exc):
-                raise  # somebody has it open; what is damaged may speak of blocks
+            if secondary is not None or not _is_damage(exc):
+                raise
             log.warning("%s cannot be opened (%s); it is rebuilt from its changelogs", path, exc)
             shutil.rmtree(path)
             path.mkdir(parents=True)

@@ -153,6 +153,7 @@ class Task:
             self._now(State.WAITING)
             await asyncio.sleep(delay)
             delay = min(delay * 2, REOPEN_DELAY_MOST)
+            await self._engine.check_topics()
             # A worker that was frozen may meet its own time-out before it learns that it was replaced. If it opened
             # again at once, it would fence its successor.
             while not await self._engine.consumer.is_member():  # noqa: ASYNC110 - only the broker knows
