@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 
 from walstream.testing.sandbox import COPY, Sandbox
+from walstream.testing.waiting import wait_until
 from walstream.testing.workload import Workload
 
 STOP = 5.0  # s from SIGTERM to the end of the process
@@ -26,3 +27,22 @@ def test_nothing_is_lost_while_workers_join_and_leave(make_sandbox: Callable[...
         sandbox.wait_ready(COPY, members=1)
     sandbox.check(least=2_000)
     sandbox.check_stores()
+
+
+def test_a_worker_of_the_group_with_other_namespaces_refuses_to_run(
+    make_sandbox: Callable[..., Sandbox], seed: int
+) -> None:
+    sandbox, other = make_sandbox(), make_sandbox()
+    first, _ = sandbox.start("router", COPY)
+    with sandbox.producer(Workload(seed, source="/others"), rate=1_000), sandbox.sampling():
+        newcomer = sandbox.worker(
+            "router", WALSTREAM_CONFIG=str(other.folder / "config"), WALSTREAM_NAMESPACES=other.name
+        )
+        assert newcomer.start().wait(40) == 1, newcomer.tail()
+        assert f"the other workers of group {sandbox.group('router')} serve other topics" in newcomer.output()
+        assert "Traceback" not in newcomer.output()
+        written = len(sandbox.ledger)
+        wait_until(lambda: len(sandbox.ledger) > written + 500, 20, "more records")
+    assert first.running, first.tail()
+    sandbox.check(least=500)
+    assert sandbox.readback.committed(sandbox.group("router"), other.ingress) == {}, "it has touched nothing"
