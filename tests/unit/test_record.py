@@ -218,6 +218,7 @@ def test_times_are_what_units_say(text: str) -> None:
 @given(times.map(lambda us: encode(None, key=None, id="1", source="s", type="t", time=us)), st.data())
 @example(encode(None, key=None, id="1", source="s", type="t", time=0), "1970-01-01T00:00:00.Z")
 @example(encode(None, key=None, id="1", source="s", type="t", time=0), "2000-01-01T00:00:00.000000:Z")
+@example(encode(None, key=None, id="1", source="s", type="t", time=0), "2000-01-01T00:00:00.123456T4Z")
 def test_no_broken_time_is_read(message: Any, data: st.DataObject | str) -> None:
     """The quick way and the thorough one accept the same texts."""
     text = dict(message.headers)["ce_time"].decode()
