@@ -18,7 +18,8 @@ from walstream.sinks.cassandra import schema
 class PrimaryKey(Words):
     """Which columns name a partition, and which order the rows inside it.
 
-    A list is read as CQL reads one: the first column, or list of columns, names the partition, the others order the rows.
+    A list is read as CQL reads one: the first column, or list of columns, names the partition, the others order
+    the rows.
     """
 
     partition: list[str] = Field(min_length=1)
