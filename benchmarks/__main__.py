@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -75,6 +77,7 @@ def main(context: click.Context, out: Path) -> None:
     meanwhile.
     """
     context.obj = out
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))  # so that what was started ends, too
     set_on_retry_hooks(())  # it retries where it may, and need not say so
 
 

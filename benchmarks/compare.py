@@ -105,7 +105,7 @@ def rounds(
             measured.wrong += wrong
             console.print(
                 f"round {number}: {contender.name:<36} {result.rate:>9,.0f} records/s {result.cpu:>6.2f} us"
-                f" {result.peak_rss / 2**20:>5,.0f} MB"
+                f" {result.peak_rss / 2**20:>5,.0f} MB, {result.others:.1f} cores busy with others"
                 f"{'' if result.complete else f'  stopped after {result.records:,}'}"
                 + "".join(f"\n  [red]{each}[/]" for each in wrong)
             )
@@ -126,6 +126,7 @@ def report(results: Results, found: dict[str, Measured], plot: str) -> None:
             "CPU us/record in all",
             "broker CPU us",
             "peak MB",
+            "others, cores",
             "output",
         ),
         [
@@ -137,6 +138,7 @@ def report(results: Results, found: dict[str, Measured], plot: str) -> None:
                 measured.spread("total_cpu").text(2),
                 measured.spread("broker_cpu").text(2),
                 measured.spread("peak_rss", 1 / 2**20).text(),
+                measured.spread("others").text(1),
                 "wrong"
                 if measured.wrong
                 else "equal"

@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import psutil
+
 from benchmarks.processes import Processes
 
 PERIOD = 0.1  # s between two looks
@@ -16,12 +18,13 @@ STALL_LIMIT = 60.0  # s without progress before everything came out
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A look: when (s), how far (records), processor seconds of the contender and of the broker."""
+    """A look: when (s), how far (records), processor seconds of the contender, the broker, and everybody else."""
 
     at: float
     done: int
     cpu: float
     broker_cpu: float
+    others: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,8 @@ class Drained:
         Bytes, of all the contender's processes together.
     start
         Seconds from the start of the process to the first output.
+    others
+        Cores that were busy with something else meanwhile. Where it is much, the rate is not to be believed.
     """
 
     records: int
@@ -57,6 +62,7 @@ class Drained:
     broker_cpu: float
     peak_rss: int
     start: float
+    others: float
 
 
 def drain(
@@ -93,19 +99,26 @@ def drain(
         cpu, _ = processes.usage()
         if not samples:
             if done:
-                samples.append(Sample(now, done, cpu, broker_cpu()))
+                samples.append(look(now, done, cpu, broker_cpu()))
                 changed = now
             elif now - begun > START_LIMIT:
                 raise TimeoutError(f"no output within {START_LIMIT:.0f} s")
             continue
         if done > samples[-1].done:
-            samples.append(Sample(now, done, cpu, broker_cpu()))
+            samples.append(look(now, done, cpu, broker_cpu()))
             changed = now
         if (done >= expected and now - changed > SETTLED) or now - samples[0].at > limit:
             break
         if now - changed > STALL_LIMIT:
             raise TimeoutError(f"no progress for {STALL_LIMIT:.0f} s, with {done:,} of {expected:,} records out")
     return figures(samples, begun, expected, warm, processes.peak_rss)
+
+
+def look(now: float, done: int, cpu: float, broker_cpu: float) -> Sample:
+    """A sample, with what the machine does besides."""
+    times, own = psutil.cpu_times(), psutil.Process().cpu_times()
+    busy = sum(times) - times.idle - getattr(times, "iowait", 0.0) - getattr(times, "guest", 0.0)
+    return Sample(now, done, cpu, broker_cpu, busy - cpu - broker_cpu - own.user - own.system)
 
 
 def figures(samples: list[Sample], begun: float, expected: int, warm: float, peak_rss: int) -> Drained:
@@ -130,4 +143,5 @@ def figures(samples: list[Sample], begun: float, expected: int, warm: float, pea
         broker_cpu=(last.broker_cpu - since.broker_cpu) / records * 1e6,
         peak_rss=peak_rss,
         start=first.at - begun,
+        others=(last.others - since.others) / seconds,
     )

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -13,9 +15,11 @@ from typing import Self
 
 import psutil
 
+from walstream.testing.worker import LAUNCH
+
 
 class Processes:
-    """Some programs that run side by side, with all their children.
+    """Some programs that run side by side, with all their children. They do not outlive this process.
 
     Parameters
     ----------
@@ -44,7 +48,7 @@ class Processes:
             with self.log(number).open("ab") as output:
                 self._running.append(
                     subprocess.Popen(
-                        command,
+                        [sys.executable, "-S", "-c", LAUNCH, shutil.which(command[0]) or command[0], *command[1:]],
                         env=inherited | {"PYTHONPATH": os.getcwd()} | dict(environment),
                         cwd=self._folder,
                         stdin=subprocess.DEVNULL,
