@@ -13,6 +13,9 @@ PIP  := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c cons
 PYTHON ?= $(or $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$python" && break; done),python3)
 
+# Two processes, each with servers of its own: most tests wait for a server or a worker most of the time.
+TOGETHER := -n 2 --dist loadfile
+
 .PHONY: help demo test test-all lint bench clean
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
@@ -21,10 +24,10 @@ demo: $(VENV)/.installed-demo
 	$(BIN)/walstream demo $(DEMO)
 
 test: $(VENV)/.installed-dev
-	$(BIN)/pytest -m "not slow and not docker" $(PYTEST)
+	$(BIN)/pytest $(TOGETHER) -m "not slow and not docker" $(PYTEST)
 
 test-all: $(VENV)/.installed-dev
-	$(BIN)/pytest $(PYTEST)
+	$(BIN)/pytest $(TOGETHER) $(PYTEST)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

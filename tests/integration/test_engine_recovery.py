@@ -101,8 +101,11 @@ def rows(store: Store) -> Rows:
 
 @pytest.fixture
 async def partition(brokers: str, tmp_path: Path, make_topic: MakeTopic) -> AsyncIterator[Partition]:
-    plain = make_topic("plain.changelog", cleanup_policy="compact")
-    partition = Partition(brokers, tmp_path, plain, make_topic("seg.changelog"))
+    # As real changelogs have it: by the times that these tests give, Kafka would delete the records for their age.
+    arrival = {"message_timestamp_type": "LogAppendTime"}
+    plain = make_topic("plain.changelog", cleanup_policy="compact", **arrival)
+    seg = make_topic("seg.changelog", **arrival)
+    partition = Partition(brokers, tmp_path, plain, seg)
     await partition.own()
     yield partition
     for producer in partition.producers:
