@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from walstream.client.blocking import Client
     from walstream.client.receipt import Durable, Receipt
     from walstream.client.write import Write
+    from walstream.entry import Entry
     from walstream.errors import ConfigurationError, NotDurable, RecordRefused, WalstreamError
     from walstream.kafka import KafkaConnection
     from walstream.mutation import Mutation, delete, put
-    from walstream.record import Entry
     from walstream.sinks.base import APPLIED, DEAD, RETRY, SKIPPED, TARGET_DOWN, Dead, Retry, Sink
 
 __version__ = "0.1.0"
@@ -56,7 +56,7 @@ _MODULES = {
     "errors": ("ConfigurationError", "NotDurable", "RecordRefused", "WalstreamError"),
     "kafka": ("KafkaConnection",),
     "mutation": ("Mutation", "delete", "put"),
-    "record": ("Entry",),
+    "entry": ("Entry",),
     "sinks.base": ("APPLIED", "DEAD", "RETRY", "SKIPPED", "TARGET_DOWN", "Dead", "Retry", "Sink"),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}

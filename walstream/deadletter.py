@@ -9,16 +9,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 
-from walstream.record import (
-    POSITION_HEADER,
-    TIME_HEADER,
-    TIMESTAMP_HEADER,
-    VERSION_HEADER,
-    Entry,
-    Header,
-    Message,
-    strip_headers,
-)
+from walstream.entry import Entry
+from walstream.headers import POSITION_HEADER, TIME_HEADER, TIMESTAMP_HEADER, VERSION, Header, strip_headers
+from walstream.record import Message
 
 ERROR_HEADER = "walstream-error"
 """What is wrong, for a person."""
@@ -40,8 +33,6 @@ DIGEST_HEADER = "walstream-digest"
 """SHA-256 of the whole value, where the record was cut."""
 
 ERROR_LENGTH = 1_000  # characters; a driver's message may hold a whole statement
-
-_VERSION = (VERSION_HEADER, b"1")
 
 
 def size_of(key: bytes | None, value: bytes | None, headers: Sequence[Header]) -> int:
@@ -80,7 +71,7 @@ def refused(
         The record's Kafka timestamp and the present, milliseconds.
     """
     ours: list[Header] = [
-        _VERSION,
+        VERSION,
         (CODE_HEADER, code.encode()),
         (ERROR_HEADER, _short(reason)),
         (WHEN_HEADER, b"%d" % now),
@@ -139,7 +130,7 @@ def dead(entry: Entry, *, target: str, reason: str, attempt: int, now: int, firs
         Milliseconds since the epoch.
     """
     ours: list[Header] = [
-        _VERSION,
+        VERSION,
         (TIME_HEADER, b"%d" % entry.time),
         (POSITION_HEADER, b"%d" % entry.ingress_position),
         (TIMESTAMP_HEADER, b"%d" % entry.timestamp),

@@ -24,12 +24,12 @@ from walstream.engine.checkpoint import Checkpoint
 from walstream.engine.fetch import Fetch, KafkaRecord
 from walstream.engine.record_batch import refuse_misnamed
 from walstream.engine.topology import TableSpec, Topology
+from walstream.entry import Entry
 from walstream.errors import ConfigurationError, Fenced, RecordRefused, SinkError
 from walstream.kafka import KafkaConnection
 from walstream.metrics import DeliveryMetrics, serve
 from walstream.namespace import Namespace, RetryOptions
 from walstream.preflight import preflight
-from walstream.record import Entry
 from walstream.settings import Settings
 from walstream.sinks.base import Applied, CheckpointSink, Dead, Outcome, Retry, Sink, SinkContext, Skipped, Verdict
 from walstream.sinks.registry import sink_class

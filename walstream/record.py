@@ -32,34 +32,16 @@ The codes of what is refused:
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple
 
 from walstream import attributes as attr
 from walstream import structured
 from walstream.attributes import COMMON, LIFECYCLE, read_time, read_value
-from walstream.errors import RecordRefused, StateMismatch
+from walstream.errors import RecordRefused
+from walstream.headers import PREFIX, Header, strip_headers
 from walstream.units import parse_iso_duration, parse_rfc3339
 
-Header = tuple[str, bytes | None]
-
-PREFIX = "walstream-"
-"""Headers that walstream adds start with it."""
-VERSION_HEADER = "walstream-version"
-"""The format version of the added headers."""
-TIME_HEADER = "walstream-time"
-"""The effective time, microseconds since the epoch."""
-POSITION_HEADER = "walstream-position"
-"""The position in the ingress."""
-TIMESTAMP_HEADER = "walstream-timestamp"
-"""The record's original Kafka timestamp, milliseconds since the epoch."""
-PATH_HEADER = "walstream-path"
-"""The regions passed, comma-separated; absent where there were none."""
-
-_HEADERS_VERSION = 1
-_VERSION = (VERSION_HEADER, b"%d" % _HEADERS_VERSION)
-
 _HOT = COMMON | {"content-type"}
-_STRUCTURED = b"application/cloudevents"
 
 
 class Record:
@@ -167,7 +149,7 @@ def parse(key: bytes | None, value: bytes | None, headers: Sequence[Header], tim
                 headers = strip_headers(headers)
             elif media_type is None and len(name) == 12 and name.lower() == "content-type":
                 media_type = attributes[name]
-    announced = media_type is not None and len(media_type) >= 23 and media_type[:23].lower() == _STRUCTURED
+    announced = media_type is not None and len(media_type) >= 23 and media_type[:23].lower() == structured.ANNOUNCEMENT
     if announced or ("ce_specversion" not in attributes and not others and COMMON.isdisjoint(attributes)):
         return _parse_structured(key, value, headers, timestamp_ms, media_type if announced else None)
     try:
@@ -339,189 +321,3 @@ def encode(
     elif not (id and source and type):
         attr.refuse(dict(headers))
     return Message(key, payload, headers)
-
-
-def strip_headers(headers: Iterable[Header]) -> list[Header]:
-    """The headers without those that start with ``walstream-``, in whatever case."""
-    return [header for header in headers if header[0][:10].lower() != PREFIX]
-
-
-def log_headers(
-    record_headers: Iterable[Header], *, time_us: int, position: int, timestamp_ms: int, path: bytes = b""
-) -> list[Header]:
-    """The headers of a record on the log: ours in front, then the record's own.
-
-    Parameters
-    ----------
-    record_headers
-        `Record.headers`, which have none of ours.
-    time_us
-        The effective time, microseconds since the epoch.
-    position
-        The position in the ingress.
-    timestamp_ms
-        The record's original Kafka timestamp.
-    path
-        The regions passed, comma-separated.
-    """
-    ours: list[Header] = [
-        _VERSION,
-        (TIME_HEADER, b"%d" % time_us),
-        (POSITION_HEADER, b"%d" % position),
-        (TIMESTAMP_HEADER, b"%d" % timestamp_ms),
-    ]
-    if path:
-        ours.append((PATH_HEADER, path))
-    return [*ours, *record_headers]
-
-
-class Entry:
-    """One entry of the log, as a sink sees it.
-
-    Attributes
-    ----------
-    partition, position
-        Where in the log.
-    key, value, headers, timestamp
-        The record's own, byte for byte as its producer wrote them; the timestamp in milliseconds.
-    time
-        The effective time, microseconds since the epoch: the only time to compare by.
-    ingress_position
-        Where in the ingress.
-    path
-        The regions passed, comma-separated.
-    """
-
-    __slots__ = (
-        "_record",
-        "headers",
-        "ingress_position",
-        "key",
-        "partition",
-        "path",
-        "position",
-        "time",
-        "timestamp",
-        "value",
-    )
-
-    def __init__(
-        self,
-        partition: int,
-        position: int,
-        key: bytes | None,
-        value: bytes | None,
-        headers: Sequence[Header],
-        timestamp: int,
-        time: int,
-        ingress_position: int,
-        path: bytes = b"",
-    ) -> None:
-        self.partition, self.position = partition, position
-        self.key, self.value, self.headers, self.timestamp = key, value, headers, timestamp
-        self.time, self.ingress_position, self.path = time, ingress_position, path
-        self._record: Record | None = None
-
-    @classmethod
-    def from_log(
-        cls,
-        partition: int,
-        position: int,
-        key: bytes | None,
-        value: bytes | None,
-        headers: Sequence[Header],
-        timestamp: int,
-    ) -> Entry:
-        """Read a record of the log (or of a retry topic or DLQ, which have more headers of ours, in front as well).
-
-        Parameters
-        ----------
-        timestamp
-            Of the record on the log. The entry's is the one that the record had before.
-
-        Raises
-        ------
-        StateMismatch
-            The headers that walstream adds are of a newer format.
-        RecordRefused
-            They are missing or broken: it was not written by walstream. The code is ``not-an-entry``.
-        """
-        ours: dict[str, bytes | None] = {}
-        for name, text in headers:
-            if name[:10] != PREFIX:
-                break
-            ours[name] = text
-        try:
-            if ours[VERSION_HEADER] != b"1":
-                _refuse_version(ours[VERSION_HEADER], partition, position)
-            return cls(
-                partition,
-                position,
-                key,
-                value,
-                headers[len(ours) :],
-                int(ours[TIMESTAMP_HEADER]),  # type: ignore[arg-type]
-                int(ours[TIME_HEADER]),  # type: ignore[arg-type]
-                int(ours[POSITION_HEADER]),  # type: ignore[arg-type]
-                ours.get(PATH_HEADER) or b"",
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            raise RecordRefused(
-                "not-an-entry",
-                f"the record at position {position} of partition {partition} was not written by walstream:"
-                f" its headers {PREFIX}… are missing or broken ({error})",
-            ) from None
-
-    @property
-    def record(self) -> Record:
-        """The record, read when it is first asked for."""
-        if self._record is None:
-            self._record = parse(self.key, self.value, self.headers, self.timestamp)
-        return self._record
-
-    @property
-    def id(self) -> str:
-        return self.record.id
-
-    @property
-    def source(self) -> str:
-        return self.record.source
-
-    @property
-    def type(self) -> str:
-        return self.record.type
-
-    @property
-    def payload(self) -> bytes | None:
-        return self.record.payload
-
-    def is_for(self, target: str) -> bool:
-        """Whether the record is meant for a target of that name."""
-        targets = None if self._record is None and _surely_for_all(self.headers) else self.record.targets
-        return targets is None or target in targets
-
-    def __repr__(self) -> str:
-        return f"<Entry {self.partition}:{self.position} key={self.key!r} time={self.time}>"
-
-
-def _surely_for_all(headers: Sequence[Header]) -> bool:
-    """Whether the headers alone say that a record is for all targets: it is in binary mode, without ``waltargets``."""
-    binary = False
-    for name, text in headers:
-        if name == "ce_waltargets":
-            return False
-        if name == "ce_specversion":
-            binary = True
-        elif len(name) == 12 and name.lower() == "content-type" and (text or b"")[:23].lower() == _STRUCTURED:
-            return False
-    return binary
-
-
-def _refuse_version(version: bytes | None, partition: int, position: int) -> NoReturn:
-    number = int(version or b"")
-    if number > _HEADERS_VERSION:
-        raise StateMismatch(
-            f"the record at position {position} of partition {partition} has added headers of format {number};"
-            f" this version of walstream reads {_HEADERS_VERSION}"
-        )
-    raise ValueError(f"format {number}")

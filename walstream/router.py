@@ -24,6 +24,7 @@ from walstream.engine.fetch import Fetch, KafkaRecord
 from walstream.engine.record_batch import refuse_misnamed
 from walstream.engine.topology import TableSpec, Topology
 from walstream.errors import ConfigurationError, RecordRefused
+from walstream.headers import log_headers
 from walstream.identity import identity
 from walstream.kafka import KafkaConnection
 from walstream.metrics import RouterMetrics, serve
@@ -32,7 +33,7 @@ from walstream.mutation import TYPE as MUTATION_TYPE
 from walstream.mutation import KeyTemplate, key_mismatch, parse_mutation
 from walstream.namespace import Namespace
 from walstream.preflight import preflight
-from walstream.record import Message, Record, log_headers, parse
+from walstream.record import Message, Record, parse
 from walstream.settings import Settings
 from walstream.trim import trim
 from walstream.units import format_rfc3339

@@ -13,6 +13,9 @@ from walstream.errors import RecordRefused
 
 MEDIA_TYPE = "application/cloudevents+json"
 
+ANNOUNCEMENT = b"application/cloudevents"
+"""What the content type of a record in structured mode starts with, 23 bytes, in lower case."""
+
 
 class Event(NamedTuple):
     """What a structured value says.

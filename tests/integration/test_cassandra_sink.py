@@ -18,9 +18,9 @@ from cassandra.util import Duration
 
 from walstream.changes import Action
 from walstream.connections import CassandraConnection
+from walstream.entry import Entry
 from walstream.errors import ConfigurationError, SinkError
 from walstream.mutation import Mutation, delete, put
-from walstream.record import Entry
 from walstream.sinks.base import APPLIED, TARGET_DOWN, Dead, Retry, Sink, SinkContext
 from walstream.sinks.cassandra import CassandraOptions, CassandraSink, session, sink
 from walstream.testing.conformance import SinkConformance, entry

@@ -13,7 +13,7 @@ import pytest_asyncio
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from walstream.record import Entry
+from walstream.entry import Entry
 from walstream.sinks.base import Sink, SinkContext
 from walstream.testing.conformance import SinkConformance, entry
 

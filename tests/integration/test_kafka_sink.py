@@ -15,10 +15,10 @@ from aiokafka import errors as kafka_errors
 
 from walstream.changes import Action
 from walstream.connections import KafkaClusterConnection
+from walstream.entry import Entry
 from walstream.errors import ConfigurationError, SinkError
 from walstream.kafka import KafkaConnection
 from walstream.murmur2 import partition_for
-from walstream.record import Entry
 from walstream.sinks import kafka, kafka_topic
 from walstream.sinks.base import APPLIED, TARGET_DOWN, Dead, Retry, Sink, SinkContext
 from walstream.sinks.kafka import KafkaOptions, KafkaSink, OwnClusterKafkaSink

@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from walstream import deadletter
-from walstream.record import Entry, Header, encode, log_headers, strip_headers
+from walstream.entry import Entry
+from walstream.headers import Header, log_headers, strip_headers
+from walstream.record import encode
 
 names = st.text(min_size=1, max_size=12)
 headers = st.lists(st.tuples(names, st.none() | st.binary(max_size=20)), max_size=6)

@@ -20,10 +20,12 @@ from walstream.engine.checkpoint import Checkpoint
 from walstream.engine.fetch import Fetch
 from walstream.engine.record_batch import DecodedRecord
 from walstream.engine.store import Store
+from walstream.entry import Entry
 from walstream.errors import SinkError, StateMismatch
+from walstream.headers import log_headers
 from walstream.metrics import DeliveryMetrics
 from walstream.namespace import Namespace
-from walstream.record import Entry, encode, log_headers
+from walstream.record import encode
 from walstream.sinks.base import (
     APPLIED,
     DEAD,

@@ -4,8 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from walstream.entry import Entry
 from walstream.errors import RecordRefused, StateMismatch
-from walstream.record import Entry, Header, encode, log_headers, strip_headers
+from walstream.headers import Header, log_headers, strip_headers
+from walstream.record import encode
 
 MESSAGE = encode(b"payload", key=b"k", id="1", source="/flights", type="departed", time=0, content_type="text/plain")
 

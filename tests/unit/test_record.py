@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from walstream.attributes import is_name, read_time
 from walstream.errors import RecordRefused
-from walstream.record import Header, encode, parse, strip_headers
+from walstream.headers import Header, strip_headers
+from walstream.record import encode, parse
 from walstream.units import parse_rfc3339
 
 REQUIRED: list[Header] = [

@@ -21,12 +21,13 @@ from walstream.engine.checkpoint import Checkpoint
 from walstream.engine.fetch import Fetch
 from walstream.engine.record_batch import DecodedRecord
 from walstream.engine.store import Store
+from walstream.entry import Entry
 from walstream.identity import identity
 from walstream.metrics import RouterMetrics
 from walstream.murmur2 import partition_for
 from walstream.mutation import put
 from walstream.namespace import Namespace
-from walstream.record import Entry, encode
+from walstream.record import encode
 from walstream.router import RouterProcessor, topology
 
 NOW = int(time.time() * 1000)

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import pytest
 from pydantic import ValidationError
 
-from walstream.record import Entry
+from walstream.entry import Entry
 from walstream.sinks.base import APPLIED, DEAD, RETRY, TARGET_DOWN, Outcome, Sink, SinkContext
 from walstream.sinks.cassandra import CassandraOptions
 from walstream.sinks.cassandra.provision import Create

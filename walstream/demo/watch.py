@@ -22,9 +22,9 @@ from walstream.admin import Admin
 from walstream.demo.check import Record
 from walstream.demo.flights import STEPS, Step
 from walstream.errors import Unreachable
+from walstream.headers import POSITION_HEADER, TIMESTAMP_HEADER
 from walstream.kafka import KafkaConnection
 from walstream.namespace import Namespace
-from walstream.record import POSITION_HEADER, TIMESTAMP_HEADER
 
 _LAG_EVERY = 0.25  # seconds between two looks at the committed offsets
 _PROBE_EVERY = 0.025  # seconds between two looks at rows that are followed into the table

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 from pydantic import BaseModel, ConfigDict
 
 from walstream.changes import Change
-from walstream.record import Entry
+from walstream.entry import Entry
 
 
 class Verdict(enum.Enum):

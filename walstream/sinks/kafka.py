@@ -20,11 +20,11 @@ from aiokafka import errors as kafka_errors
 from pydantic import Field, field_validator
 
 from walstream.changes import Change
+from walstream.entry import Entry
 from walstream.errors import ConfigurationError, SinkError
 from walstream.kafka import KafkaConnection
 from walstream.murmur2 import partition_for
 from walstream.namespace import Words
-from walstream.record import Entry
 from walstream.sinks import kafka_topic
 from walstream.sinks.base import (
     APPLIED,

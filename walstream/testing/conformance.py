@@ -30,7 +30,9 @@ import pytest_asyncio
 from pydantic import ValidationError
 
 from walstream.changes import Action
-from walstream.record import Entry, encode, log_headers
+from walstream.entry import Entry
+from walstream.headers import log_headers
+from walstream.record import encode
 from walstream.sinks.base import (
     APPLIED,
     Applied,

@@ -38,11 +38,11 @@ from cassandra.query import BatchStatement, BatchType, BoundStatement
 from pydantic import Field, model_validator
 
 from walstream.changes import Action, Change
+from walstream.entry import Entry
 from walstream.errors import ConfigurationError, RecordRefused, SinkError
 from walstream.mutation import TYPE as MUTATION_TYPE
 from walstream.mutation import Mutation, parse_mutation
 from walstream.namespace import Words, fault
-from walstream.record import Entry
 from walstream.sinks.base import APPLIED, DEAD, RETRY, TARGET_DOWN, Dead, Outcome, Retry, Sink, SinkContext
 from walstream.sinks.cassandra import provision, schema, session
 from walstream.sinks.cassandra.requests import Requests
