@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -17,6 +16,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 
 from walstream import deadletter, topics
+from walstream.backoff import Backoff
 from walstream.config import load_connections, load_namespaces
 from walstream.connections import Connection
 from walstream.engine.app import App, make_app
@@ -25,97 +25,21 @@ from walstream.engine.fetch import Fetch, KafkaRecord
 from walstream.engine.record_batch import refuse_misnamed
 from walstream.engine.topology import TableSpec, Topology
 from walstream.entry import Entry
-from walstream.errors import ConfigurationError, Fenced, RecordRefused, SinkError
+from walstream.errors import ConfigurationError, Fenced, RecordRefused
 from walstream.kafka import KafkaConnection
+from walstream.marks import STOPPED, decode_mark, encode_mark
 from walstream.metrics import DeliveryMetrics, serve
-from walstream.namespace import Namespace, RetryOptions
+from walstream.namespace import Namespace
 from walstream.preflight import preflight
 from walstream.settings import Settings
 from walstream.sinks.base import Applied, CheckpointSink, Dead, Outcome, Retry, Sink, SinkContext, Skipped, Verdict
 from walstream.sinks.registry import sink_class
+from walstream.sinks.shared import SharedSink
 
 log = logging.getLogger(__name__)
 
 SINK_DEADLINE = 30.0  # s; no call may take longer, so that a checkpoint never waits for ever
 BATCH = 500  # entries in one call; a checkpoint may be between two
-STOPPED = b"stopped"  # the mark of an owner that left in order
-REPORT_EVERY = 30.0  # s between two reports of the same trouble
-
-
-class SharedSink:
-    """A target's sink, opened once for all partitions of a worker.
-
-    Parameters
-    ----------
-    context
-        What the sink is told.
-    kind
-        Its class.
-    """
-
-    def __init__(self, context: SinkContext, kind: type[Sink]) -> None:
-        self._context, self._kind = context, kind
-        self._opening: asyncio.Task[Sink] | None = None
-        self._users = 0
-
-    async def acquire(self) -> Sink:
-        """Open the sink if it is not, and wait until it is: a target that is down at the start is waited for."""
-        self._users += 1
-        if self._opening is None:
-            self._opening = asyncio.create_task(self._open())
-        return await asyncio.shield(self._opening)
-
-    async def _open(self) -> Sink:
-        backoff = Backoff(RetryOptions())
-        while True:
-            sink = self._kind.for_context(self._context)
-            try:
-                await sink.open()
-                return sink
-            except asyncio.CancelledError:
-                await sink.close()
-                raise
-            except Exception as exc:
-                if sink.verdict(exc) is None and not isinstance(exc, SinkError):
-                    raise
-                name = f"{self._context.namespace}.{self._context.target}"
-                backoff.report(f"{name}: the sink cannot be opened: {exc}")
-                await sink.close()
-                await asyncio.sleep(backoff.next())
-
-    async def release(self) -> None:
-        """Close the sink when its last user is gone."""
-        self._users -= 1
-        if self._users or self._opening is None:
-            return
-        opening, self._opening = self._opening, None
-        if not opening.done():
-            opening.cancel()
-        elif not opening.cancelled() and opening.exception() is None:
-            await opening.result().close()
-
-
-class Backoff:
-    """Growing waits with full jitter, and reports that do not flood the log.
-
-    Full jitter as in "Exponential Backoff And Jitter", Marc Brooker, AWS Architecture Blog, 2015.
-    """
-
-    def __init__(self, options: RetryOptions) -> None:
-        self._options = options
-        self._wait = options.initial / 1000
-        self._reported = float("-inf")
-
-    def next(self) -> float:
-        """Seconds to wait now."""
-        wait, self._wait = self._wait, min(self._wait * self._options.multiplier, self._options.max / 1000)
-        return random.uniform(wait / 2, wait)
-
-    def report(self, message: str) -> None:
-        """Log a warning, if none was logged just now."""
-        if time.monotonic() - self._reported >= REPORT_EVERY:
-            self._reported = time.monotonic()
-            log.warning("%s", message)
 
 
 class DeliveryProcessor:
@@ -152,10 +76,11 @@ class DeliveryProcessor:
         if self._sink.late_writes_harmless:
             return
         marks = checkpoint.table(self._marks)
-        if marks.get(STOPPED) == b"0":
+        mark = marks.get(STOPPED)
+        if mark is not None and not decode_mark(mark):
             # The former owner may have died with a request on its way, which must not overtake ours.
             await asyncio.sleep(SINK_DEADLINE)
-        marks.put(STOPPED, b"0", int(time.time() * 1000))
+        marks.put(STOPPED, encode_mark(False), int(time.time() * 1000))
 
     async def process(self, fetch: Fetch, checkpoint: Checkpoint) -> None:
         batch: list[Entry] = []
@@ -179,7 +104,7 @@ class DeliveryProcessor:
 
     async def close(self, checkpoint: Checkpoint | None) -> None:
         if checkpoint is not None and self._sink is not None and not self._sink.late_writes_harmless:
-            checkpoint.table(self._marks).put(STOPPED, b"1", int(time.time() * 1000))
+            checkpoint.table(self._marks).put(STOPPED, encode_mark(True), int(time.time() * 1000))
         if self._acquired:
             self._acquired = False
             await self._shared.release()
@@ -303,7 +228,7 @@ def sink_context(
 
 
 def _show_mark(key: bytes, value: bytes) -> Mapping[str, Any]:
-    return {key.decode(): value == b"1"}
+    return {key.decode(): decode_mark(value)}
 
 
 def topology(namespace: Namespace, target: str, sink: SharedSink, metrics: DeliveryMetrics) -> Topology:

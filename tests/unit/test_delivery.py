@@ -15,7 +15,8 @@ from aiokafka.record.memory_records import MemoryRecords
 from prometheus_client import CollectorRegistry
 
 from walstream import delivery
-from walstream.delivery import DeliveryProcessor, SharedSink, topology
+from walstream.backoff import Backoff
+from walstream.delivery import DeliveryProcessor, topology
 from walstream.engine.checkpoint import Checkpoint
 from walstream.engine.fetch import Fetch
 from walstream.engine.record_batch import DecodedRecord
@@ -40,6 +41,7 @@ from walstream.sinks.base import (
     Sink,
     SinkContext,
 )
+from walstream.sinks.shared import SharedSink
 
 NAMESPACE = Namespace.model_validate(
     {
@@ -51,6 +53,7 @@ NAMESPACE = Namespace.model_validate(
         },
     }
 )
+
 CONTEXT = SinkContext("flights", "base", None)
 Answer = Callable[[Sequence[Entry]], Any]
 
@@ -414,7 +417,7 @@ class NotYet(Scripted):
 async def test_a_target_that_is_down_at_the_start_is_waited_for(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(delivery.Backoff, "next", lambda self: 0.001)
+    monkeypatch.setattr(Backoff, "next", lambda self: 0.001)
     sink = NotYet(CONTEXT)
     shared = SharedSink(CONTEXT, SimpleNamespace(for_context=lambda context: sink))  # type: ignore[arg-type]
     first, second = await asyncio.gather(shared.acquire(), shared.acquire())
