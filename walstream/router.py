@@ -40,7 +40,7 @@ from walstream.units import format_rfc3339
 
 log = logging.getLogger(__name__)
 
-CHUNK = 256  # records decoded at once: enough to pay for one look into the table, few enough for the cache
+CHUNK = 64  # records decoded at once: enough to pay for one look into the table, few enough for the cache
 SAMPLE = 1_000  # records between two looks at a producer's partitioner
 Accept = Callable[[KafkaRecord, int], tuple[Record, int]]
 EXPIRED = -1  # in place of a log position: the record had expired when it came
