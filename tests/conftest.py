@@ -37,12 +37,14 @@ def _address_of(
 
     needed: dict[Name, str] = {"kafka": "brokers", "cassandra": "cassandra"}
     used = {fixture for item in request.session.items for fixture in getattr(item, "fixturenames", ())}
+    # Made here, one after the other: two threads that are the first to ask pytest for a folder trip over each other.
+    folders = {name: tmp_path_factory.mktemp(name) for name in needed}
     with ExitStack() as stack, ThreadPoolExecutor(len(needed)) as pool:
 
         def start(name: Name) -> Address:
             if address := given(name):
                 return address
-            return stack.enter_context(closing(start_server(name, tmp_path_factory.mktemp(name)))).address
+            return stack.enter_context(closing(start_server(name, folders[name]))).address
 
         starting = {name: pool.submit(start, name) for name, fixture in needed.items() if fixture in used}
 
