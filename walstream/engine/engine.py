@@ -81,7 +81,6 @@ class Engine:
         self.cache = Cache(CACHE_SIZE)
         self.topic_ids: Mapping[str, str] = {}
         self.tasks: dict[TP, Task] = {}
-        self._by_source: dict[str, Topology] = {topic: t for t in self.topologies for topic in t.sources}
         self._standby: Standby | None = None
         self._spawned: set[asyncio.Task[Any]] = set()
         self._watchdog = Watchdog(self.stuck, self.fail)
