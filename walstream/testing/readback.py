@@ -23,6 +23,7 @@ from confluent_kafka.admin import AdminClient, OffsetSpec
 from walstream.testing.history import Observed
 
 T = TypeVar("T")
+_PATIENCE = 60.0  # s; a broker that restarts on a busy machine
 _EARLIEST: Any = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
 _LATEST: Any = OffsetSpec.latest()  # type: ignore[no-untyped-call]
 
@@ -39,7 +40,8 @@ class Readback:
     """
 
     def __init__(self, config: Mapping[str, Any], timeout: float = 15.0) -> None:
-        self._config = {"log_level": 2, **config}
+        # librdkafka waits up to ten seconds between two tries to connect, longer than a broker's restart takes.
+        self._config = {"log_level": 2, "reconnect.backoff.max.ms": 500, **config}
         self._timeout = timeout
         self._admin = AdminClient(self._config)
         self._of_groups: dict[str, Consumer] = {}
@@ -113,7 +115,7 @@ class Readback:
 
     def _patiently(self, ask: Callable[[], T]) -> T:
         """Ask again while a broker that has just started does not know better."""
-        deadline = time.monotonic() + self._timeout
+        deadline = time.monotonic() + _PATIENCE
         while True:
             try:
                 return ask()
