@@ -30,8 +30,8 @@ from walstream import topics
 from walstream.config import load_namespaces
 from walstream.dedup import encode_row, segment_of
 from walstream.engine import changelog
-from walstream.engine.checkpoint import SEGMENT
 from walstream.engine.store import Store
+from walstream.engine.table_writer import SEGMENT
 from walstream.metrics import RouterMetrics
 from walstream.router import table_names, topology
 

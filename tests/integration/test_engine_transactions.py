@@ -12,7 +12,7 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaError
 from aiokafka.structs import TopicPartition
 
-from walstream.engine.checkpoint import Output
+from walstream.engine.output import Output
 from walstream.engine.producer import TransactionalProducer
 
 MakeTopic = Callable[..., str]

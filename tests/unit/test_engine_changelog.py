@@ -7,9 +7,9 @@ from types import SimpleNamespace
 from typing import Any
 
 from walstream.engine.changelog import apply
-from walstream.engine.checkpoint import SEGMENT
 from walstream.engine.fetch import Fetch
 from walstream.engine.store import Store
+from walstream.engine.table_writer import SEGMENT
 from walstream.engine.topology import TableSpec
 
 PLAIN = TableSpec("plain", "plain.changelog")

@@ -13,8 +13,10 @@ from aiokafka.record.memory_records import MemoryRecords
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from walstream.engine.checkpoint import SEGMENT, Checkpoint, Output
+from walstream.engine.checkpoint import Checkpoint
+from walstream.engine.output import Output
 from walstream.engine.store import Store
+from walstream.engine.table_writer import SEGMENT
 from walstream.engine.topology import TableSpec
 
 PLAIN = TableSpec("plain", "plain.changelog")

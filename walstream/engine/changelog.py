@@ -12,9 +12,9 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer
 from aiokafka.structs import TopicPartition
 
-from walstream.engine.checkpoint import SEGMENT
 from walstream.engine.fetch import Fetch, drain, wait_ready
 from walstream.engine.store import Store
+from walstream.engine.table_writer import SEGMENT
 from walstream.engine.topology import TableSpec
 
 FETCH_SIZE = 4 << 20  # bytes per partition and fetch

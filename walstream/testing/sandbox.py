@@ -20,7 +20,7 @@ from walstream.apply import apply
 from walstream.changes import Action
 from walstream.config import load_connections, load_namespaces
 from walstream.dedup import decode_row, span_of
-from walstream.engine.checkpoint import SEGMENT
+from walstream.engine.table_writer import SEGMENT
 from walstream.engine.topology import TableSpec
 from walstream.identity import identity
 from walstream.kafka import KafkaConnection

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from walstream.engine.checkpoint import SEGMENT
 from walstream.engine.store import Store
+from walstream.engine.table_writer import SEGMENT
 from walstream.engine.topology import TableSpec
 from walstream.testing.history import Observed
 from walstream.testing.invariants import Violation, store_differs

@@ -1,0 +1,86 @@
+"""A table in the hands of a processor: its rows, with what is not committed yet, and its changes to the changelog."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping, Sequence
+
+from walstream.engine.output import Output
+from walstream.engine.store import Store
+from walstream.engine.topology import TableSpec
+
+SEGMENT = struct.Struct(">I")  # in front of the key, in the changelog of a table with segments
+
+
+class TableWriter:
+    """A table as a processor sees it: the store, and over it what is not committed yet.
+
+    Parameters
+    ----------
+    spec, store
+        The table, and where its committed rows are.
+    changelog
+        The output for its changes.
+    layers
+        Changes of earlier checkpoints that are being committed, the youngest first.
+    """
+
+    __slots__ = ("_changelog", "_layers", "_store", "spec", "writes")
+
+    def __init__(
+        self,
+        spec: TableSpec,
+        store: Store,
+        changelog: Output,
+        layers: Sequence[Mapping[int, Mapping[bytes, bytes | None]]],
+    ) -> None:
+        self.spec = spec
+        self._store = store
+        self._changelog = changelog
+        self.writes: dict[int, dict[bytes, bytes | None]] = {}
+        self._layers = [self.writes, *layers]
+
+    def get(self, key: bytes) -> bytes | None:
+        return self.get_many([key])[0]
+
+    def get_many(self, keys: list[bytes]) -> list[bytes | None]:
+        """Look keys up; None for what is not there. One look into the store for all of them."""
+        found = self._store.get_many(self.spec.name, keys)
+        for layer in reversed(self._layers):
+            for segment in sorted(layer):
+                rows = layer[segment]
+                for index, key in enumerate(keys):
+                    if key in rows:
+                        found[index] = rows[key]
+        return found
+
+    def pending(self, key: bytes) -> bytes | None:
+        """Look a key up among what this checkpoint itself has put: what `get_many` was asked too early for."""
+        for rows in self.writes.values():
+            if key in rows:
+                return rows[key]
+        return None
+
+    def newest_segment(self) -> int:
+        return max([self._store.newest_segment(self.spec.name), *(max(layer, default=0) for layer in self._layers)])
+
+    def items(self) -> list[tuple[bytes, bytes]]:
+        """All rows in the order of their keys; for a small table without segments."""
+        rows: dict[bytes, bytes | None] = {key: value for _, key, value in self._store.items(self.spec.name)}
+        for layer in reversed(self._layers):
+            rows.update(layer.get(0, {}))
+        return sorted((key, value) for key, value in rows.items() if value is not None)
+
+    def put(self, key: bytes, value: bytes, timestamp: int, segment: int = 0) -> None:
+        """Set a row, and write its change to the changelog (timestamp in ms)."""
+        try:
+            self.writes[segment][key] = value
+        except KeyError:
+            self.writes[segment] = {key: value}
+        changelog_key = SEGMENT.pack(segment) + key if self.spec.span else key
+        self._changelog.append(timestamp, changelog_key, value)
+
+    def delete(self, key: bytes, timestamp: int) -> None:
+        """Remove a row of a table without segments."""
+        self.writes.setdefault(0, {})[key] = None
+        self._changelog.append(timestamp, key, None)
