@@ -13,10 +13,19 @@ import struct
 from typing import NamedTuple
 
 from walstream.errors import StateMismatch
+from walstream.units import format_rfc3339
 
 _VERSION = 1
 _ROW = struct.Struct(">Bqq")
 _pack, _unpack = _ROW.pack, _ROW.unpack
+
+EXPIRED = -1
+"""In place of a log position: the record had expired, when it came or when it was due."""
+CANCELLED = -2
+"""In place of a log position: a cancel came in time."""
+ANSWERED = -3
+"""In place of a log position: it was itself a cancel or a reschedule."""
+_EARLIEST = 1_001  # µs since the epoch; no record is delayed until then, so smaller numbers are free for other words
 
 
 class Row(NamedTuple):
@@ -27,7 +36,7 @@ class Row(NamedTuple):
     position
         Where in the ingress it occurred first.
     destination
-        Where in the log it went.
+        Where in the log it went; or one of the words above; or minus the time (µs) until which it is pending.
     """
 
     position: int
@@ -76,9 +85,22 @@ def span_of(window_ms: int) -> int:
     return 3 * _half_window(window_ms)
 
 
-def encode_row(position: int, log_position: int) -> bytes:
-    """The stored form of a row: a byte for the format's version, then both positions as 64-bit numbers, big-endian."""
-    return _pack(_VERSION, position, log_position)
+def pending_until(due_us: int) -> int:
+    """The destination of a record that is pending until then, µs since the epoch."""
+    return -max(due_us, _EARLIEST)
+
+
+def describe(destination: int) -> int | str:
+    """A destination for people: a log position, or a word."""
+    if destination >= 0:
+        return destination
+    words = {EXPIRED: "expired", CANCELLED: "cancelled", ANSWERED: "answered"}
+    return words.get(destination) or f"pending until {format_rfc3339(-destination)}"
+
+
+def encode_row(position: int, destination: int) -> bytes:
+    """The stored form of a row: a byte for the format's version, then both numbers in 64 bits, big-endian."""
+    return _pack(_VERSION, position, destination)
 
 
 def decode_row(row: bytes) -> Row:

@@ -1,0 +1,215 @@
+"""What a schedule holds for a router: a delayed record byte for byte, or that a waiting action is to be forgotten.
+
+A delayed record is stored so that it can be copied into a record batch without being taken apart. First what is needed
+to decide about it, at fixed places (big-endian)::
+
+    at  size
+     0     1  kind, 1
+     1     1  version of the format, 1
+     2     8  timestamp of the ingress record, ms since the epoch
+    10     8  effective time, µs since the epoch; the smallest number there is: it is given when the record is due
+    18     8  when the broker got it, ms since the epoch
+    26     8  when it expires, µs since the epoch; the largest number there is: never
+    34    16  identity
+    50     4  bytes of key and value as they follow
+    54     4  how many headers follow
+    58        key and value, then the headers
+
+Key, value and headers are as in a record of Kafka's message format 2 (kafka.apache.org/documentation, "Record"): the
+length of the key as a zigzag varint (-1 is null), the key, the same of the value; then of each header the length of the
+name, the name, and again length and value. The count of the headers, which Kafka has between value and headers, is in
+front instead, since on the log walstream's own come before them.
+"""
+
+from __future__ import annotations
+
+import enum
+import struct
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+from walstream.errors import StateMismatch
+from walstream.headers import Header
+
+_VERSION = 1
+HEAD = struct.Struct(">BBqqqq16sII")
+"""The fixed places."""
+_pack, _unpack = HEAD.pack, HEAD.unpack_from
+_FORGET = struct.Struct(">BB16s")
+
+WHEN_DUE = -(1 << 63)
+"""In place of the effective time."""
+NEVER = (1 << 63) - 1
+"""In place of the expiry, which it is compared as."""
+
+
+class Kind(enum.IntEnum):
+    """What a row of the schedule is."""
+
+    WRITE = 1  # a delayed record
+    FORGET = 2  # an action waits for its write no longer
+
+
+class Delayed(NamedTuple):
+    """A delayed record.
+
+    Parameters
+    ----------
+    timestamp
+        Of the ingress record, ms.
+    time
+        The effective time, µs, or `WHEN_DUE`.
+    appended
+        When the broker got it, ms.
+    expiry
+        µs, or `NEVER`.
+    identity
+        16 bytes.
+    key, value, headers
+        As they were in the ingress, but for headers of walstream's.
+    """
+
+    timestamp: int
+    time: int
+    appended: int
+    expiry: int
+    identity: bytes
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[Header]
+
+
+def encode_delayed(
+    timestamp: int,
+    time: int,
+    appended: int,
+    expiry: int | None,
+    identity: bytes,
+    key: bytes | None,
+    value: bytes | None,
+    headers: Sequence[Header],
+) -> bytes:
+    """The stored form of a delayed record; the parameters are as in `Delayed`, where None is no expiry."""
+    body = (b"\x01" if key is None else _varint(len(key)) + key) + (
+        b"\x01" if value is None else _varint(len(value)) + value
+    )
+    parts = [
+        _pack(
+            Kind.WRITE, _VERSION, timestamp, time, appended, NEVER if expiry is None else expiry, identity,
+            len(body), len(headers),
+        ),
+        body,
+    ]  # fmt: skip
+    for name, text in headers:
+        parts.append(_name(name) + b"\x01" if text is None else _name(name) + _varint(len(text)) + text)
+    return b"".join(parts)
+
+
+def decode_delayed(stored: bytes) -> Delayed:
+    """Read a stored record.
+
+    Raises
+    ------
+    StateMismatch
+        It is of a newer format, or no delayed record.
+    """
+    _check(stored, Kind.WRITE, HEAD.size)
+    _, _, timestamp, time, appended, expiry, identity, _, count = _unpack(stored)
+    try:
+        key, at = _field(stored, HEAD.size)
+        value, at = _field(stored, at)
+        headers: list[Header] = []
+        for _ in range(count):
+            name, at = _field(stored, at)
+            text, at = _field(stored, at)
+            headers.append(((name or b"").decode(), text))
+    except IndexError:
+        at = -1
+    if at != len(stored):
+        raise StateMismatch(f"a delayed record of {len(stored)} bytes is cut off")
+    return Delayed(timestamp, time, appended, expiry, identity, key, value, headers)
+
+
+def encode_forget(identity: bytes) -> bytes:
+    """The stored form of: whatever waits for the write of that identity is forgotten."""
+    return _FORGET.pack(Kind.FORGET, _VERSION, identity)
+
+
+def decode_forget(stored: bytes) -> bytes:
+    """The identity in it.
+
+    Raises
+    ------
+    StateMismatch
+        It is of a newer format, or something else.
+    """
+    _check(stored, Kind.FORGET, _FORGET.size)
+    return stored[2:18]
+
+
+def kind_of(stored: bytes) -> Kind:
+    """What a row of the schedule is.
+
+    Raises
+    ------
+    StateMismatch
+        It is nothing that this version knows.
+    """
+    try:
+        return Kind(stored[0])
+    except (IndexError, ValueError):
+        raise StateMismatch(f"a row of the schedule is of an unknown kind: {stored[:1].hex() or 'empty'}") from None
+
+
+def _check(stored: bytes, kind: Kind, least: int) -> None:
+    if kind_of(stored) is kind and len(stored) >= least and stored[1] == _VERSION:
+        return
+    version = stored[1] if len(stored) > 1 else 0
+    raise StateMismatch(
+        f"a row of the schedule has format {version}; this version of walstream reads format {_VERSION}"
+        if version > _VERSION
+        else f"a row of the schedule, of {len(stored)} bytes, cannot be read"
+    )
+
+
+def _varint(number: int) -> bytes:
+    """A length, zigzag and in groups of seven bits, the lowest first."""
+    number <<= 1
+    if number < 0x80:
+        return _SHORT[number >> 1]
+    encoded = bytearray()
+    while number > 0x7F:
+        encoded.append(number & 0x7F | 0x80)
+        number >>= 7
+    encoded.append(number)
+    return bytes(encoded)
+
+
+_SHORT = [bytes((length << 1,)) for length in range(64)]
+
+
+@lru_cache(maxsize=1024)
+def _name(name: str) -> bytes:
+    """The name of a header with its length; there are few."""
+    encoded = name.encode()
+    return _varint(len(encoded)) + encoded
+
+
+def _field(stored: bytes, at: int) -> tuple[bytes | None, int]:
+    """Bytes with their length in front, and where they end."""
+    number = stored[at]
+    at += 1
+    if number > 0x7F:
+        shift = 7
+        number &= 0x7F
+        while (byte := stored[at]) > 0x7F:
+            number |= (byte & 0x7F) << shift
+            shift += 7
+            at += 1
+        number |= byte << shift
+        at += 1
+    if number == 1:
+        return None, at
+    end = at + (number >> 1)
+    return stored[at:end], end
