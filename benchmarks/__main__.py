@@ -38,7 +38,7 @@ def options(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         "rounds": click.option("--rounds", type=click.IntRange(1), default=5, show_default=True),
         "partitions": click.option("--partitions", type=click.IntRange(1), default=4, show_default=True),
         "compression": click.option(
-            "--compression", type=COMPRESSIONS, default="none", show_default=True, help="Of all topics."
+            "--compression", type=COMPRESSIONS, default="none", show_default=True, help="Of the records that are read."
         ),
         "duplicates": click.option(
             "--duplicates", type=click.FloatRange(0, 0.9), default=0.0, show_default=True, help="Share of the records."
@@ -105,16 +105,14 @@ def router(
 
 
 @main.command()
-@options("records", "rounds", "partitions", "compression", "duplicates", "warm", "limit")
-def delivery(
-    records: int, rounds: int, partitions: int, compression: str, duplicates: float, warm: float, limit: float
-) -> None:
+@options("records", "rounds", "partitions", "duplicates", "warm", "limit")
+def delivery(records: int, rounds: int, partitions: int, duplicates: float, warm: float, limit: float) -> None:
     """Delivery to a Kafka topic against a loop by hand."""
     from benchmarks.figures.delivery import measure
 
     with servers() as cluster:
         measure(
-            cluster, records=records, count=rounds, partitions=partitions, compression=compression,
+            cluster, records=records, count=rounds, partitions=partitions,
             shape=Shape(duplicates=duplicates), warm=warm, limit=limit,
         )  # fmt: skip
 

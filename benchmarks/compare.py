@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from benchmarks.cluster import Cluster
 from benchmarks.drain import Drained, drain
-from benchmarks.plot import bars
 from benchmarks.processes import Processes
 from benchmarks.results import Results, Spread, console
 from benchmarks.verify import Output, compare, read
+
+SLOW_LIMIT = 20.0  # s that a slow contender is given, from its first output on
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +46,14 @@ class Contender:
         Makes the topics of a run; it is given the run's name, which all of them start with.
     once
         Whether it promises that nothing comes out twice; so it is checked.
+    slow
+        Whether it would take many minutes for everything. It is stopped sooner then, and measured by what it got done.
     """
 
     name: str
     prepare: Callable[[str], Run]
     once: bool = True
+    slow: bool = False
 
 
 @dataclass(slots=True)
@@ -58,8 +63,9 @@ class Measured:
     rounds: list[Drained] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
 
-    def spread(self, figure: str, scale: float = 1.0) -> Spread:
-        return Spread([getattr(each, figure) * scale for each in self.rounds])
+    def document(self) -> dict[str, Any]:
+        """For JSON."""
+        return {"rounds": [asdict(each) for each in self.rounds], "wrong": self.wrong}
 
 
 def rounds(
@@ -71,7 +77,8 @@ def rounds(
     count: int,
     warm: float,
     limit: float,
-) -> dict[str, Measured]:
+    results: Results,
+) -> None:
     """Run all, in turns; every other round backwards, so that nobody always follows the same one.
 
     Parameters
@@ -80,26 +87,18 @@ def rounds(
         What was written.
     expected
         How many distinct records have to come out.
+    limit
+        Seconds from the first output on, after which a contender that is not called slow is stopped, too.
+    results
+        Where each run is kept as soon as it ends.
     """
     found = {contender.name: Measured() for contender in contenders}
+    # A broker that has just started is slow until its code is compiled: the first two runs are for it.
+    for index in sorted({0, len(contenders) - 1}):
+        _run(cluster, contenders[index], f"r0c{index}", given, expected, warm, limit)
     for number in range(1, count + 1):
         for index, contender in list(enumerate(contenders))[:: 1 if number % 2 else -1]:
-            name = f"r{number}c{index}"
-            run = contender.prepare(name)
-            before = sum(cluster.ends(run.output).values())
-            with Processes(cluster.folder / name / "run", run.commands, run.environments) as processes:
-                result = drain(
-                    processes,
-                    lambda output=run.output: sum(cluster.ends(output).values()),  # type: ignore[misc]
-                    cluster.cpu,
-                    expected=expected,
-                    warm=warm,
-                    limit=limit,
-                )
-            output = read(cluster.brokers, run.output, cluster.ends(run.output))
-            wrong = compare(given, output, expected=expected, complete=result.complete, once=contender.once)
-            if before:
-                wrong.append(f"{run.output} was not empty")
+            result, wrong = _run(cluster, contender, f"r{number}c{index}", given, expected, warm, limit)
             measured = found[contender.name]
             measured.rounds.append(result)
             measured.wrong += wrong
@@ -109,56 +108,69 @@ def rounds(
                 f"{'' if result.complete else f'  stopped after {result.records:,}'}"
                 + "".join(f"\n  [red]{each}[/]" for each in wrong)
             )
-            cluster.delete(name)
-            shutil.rmtree(cluster.folder / name, ignore_errors=True)
-            time.sleep(1)  # the broker removes files
-    return found
+            _keep(results, found, done=False)
+    results.show(COLUMNS, [cells(name, measured.document()) for name, measured in found.items()])
+    _keep(results, found, done=True)
 
 
-def report(results: Results, found: dict[str, Measured], plot: str) -> None:
-    """Print the table, append to the JSON, and draw it."""
-    results.show(
-        (
-            "contender",
-            "records/s warm",
-            "CPU us/record warm",
-            "records/s from first output",
-            "CPU us/record in all",
-            "broker CPU us",
-            "peak MB",
-            "others, cores",
-            "output",
-        ),
-        [
-            (
-                name,
-                measured.spread("rate").text(),
-                measured.spread("cpu").text(2),
-                measured.spread("cold_rate").text(),
-                measured.spread("total_cpu").text(2),
-                measured.spread("broker_cpu").text(2),
-                measured.spread("peak_rss", 1 / 2**20).text(),
-                measured.spread("others").text(1),
-                "wrong"
-                if measured.wrong
-                else "equal"
-                if all(r.complete for r in measured.rounds)
-                else "equal, in part",
-            )
-            for name, measured in found.items()
-        ],
-    )
-    results.save(
-        {
-            name: {"rounds": [asdict(each) for each in measured.rounds], "wrong": measured.wrong}
-            for name, measured in found.items()
-        }
-    )
-    bars(
-        results.folder / f"{plot}.svg",
-        f"{results.figure}, {results.machine['cores']} cores, {results.settings}",
-        {
-            "records/s, warm": {name: measured.spread("rate").values for name, measured in found.items()},
-            "CPU us per record, warm": {name: measured.spread("cpu").values for name, measured in found.items()},
-        },
+def _run(
+    cluster: Cluster, contender: Contender, name: str, given: Output, expected: int, warm: float, limit: float
+) -> tuple[Drained, list[str]]:
+    """One run, and what is wrong with what came out."""
+    run = contender.prepare(name)
+    before = sum(cluster.ends(run.output).values())
+    with Processes(cluster.folder / name / "run", run.commands, run.environments) as processes:
+        result = drain(
+            processes,
+            lambda: sum(cluster.ends(run.output).values()),
+            cluster.cpu,
+            expected=expected,
+            warm=warm,
+            limit=min(limit, SLOW_LIMIT) if contender.slow else limit,
+        )
+    output = read(cluster.brokers, run.output, cluster.ends(run.output))
+    wrong = compare(given, output, expected=expected, complete=result.complete, once=contender.once)
+    if before:
+        wrong.append(f"{run.output} was not empty")
+    cluster.delete(name)
+    shutil.rmtree(cluster.folder / name, ignore_errors=True)
+    time.sleep(1)  # the broker removes files
+    return result, wrong
+
+
+def _keep(results: Results, found: Mapping[str, Measured], *, done: bool) -> None:
+    results.save({name: measured.document() for name, measured in found.items() if measured.rounds}, done=done)
+
+
+COLUMNS = (
+    "contender",
+    "records/s warm",
+    "CPU µs/record warm",
+    "CPU µs/record in all",
+    "broker's CPU µs",
+    "peak MB",
+    "output",
+)
+
+
+def cells(name: str, measured: Mapping[str, Any]) -> tuple[str, ...]:
+    """The row of a contender under `COLUMNS`, from what stands in the JSON."""
+
+    def spread(figure: str, digits: int = 0, scale: float = 1.0) -> str:
+        return Spread([each[figure] * scale for each in measured["rounds"]]).text(digits)
+
+    if measured["wrong"]:
+        output = "wrong"
+    elif all(each["complete"] for each in measured["rounds"]):
+        output = "equal"
+    else:
+        output = f"equal, as far as it came: {Spread([each['records'] for each in measured['rounds']]).median:,.0f}"
+    return (
+        name,
+        spread("rate"),
+        spread("cpu", 2),
+        spread("total_cpu", 2),
+        spread("broker_cpu", 2),
+        spread("peak_rss", scale=1 / 2**20),
+        output,
     )

@@ -83,7 +83,7 @@ def drain(
     expected
         How many there will be.
     warm
-        The share of them after which a contender counts as warm.
+        The share of what comes out after which a contender counts as warm; the same for all.
     limit
         Seconds after the first output.
     """
@@ -126,8 +126,8 @@ def figures(samples: list[Sample], begun: float, expected: int, warm: float, pea
     first, last = samples[0], samples[-1]
     complete = last.done >= expected
     reached = expected if complete else last.done
-    # A contender that does not get so far in its time is measured from the first output on.
-    since = next((each for each in samples if each.done >= warm * expected), first)
+    # Who was stopped is warm after the same share of what it got done.
+    since = next((each for each in samples if each.done >= warm * reached), first)
     if since is last:
         since = first
     if since is last:

@@ -21,4 +21,5 @@ def build(folder: Path) -> list[str] | None:
     jars = ":".join(map(str, classpath(COORDINATES)))
     folder.mkdir(parents=True, exist_ok=True)
     subprocess.run([javac, "-cp", jars, "-d", str(folder), str(SOURCE)], check=True)
-    return [java, "-Xmx1g", "-cp", f"{folder}:{jars}", "Router"]
+    # The parallel collector gives more records/s here than the default one.
+    return [java, "-Xmx1g", "-XX:+UseParallelGC", "-cp", f"{folder}:{jars}", "Router"]

@@ -83,13 +83,23 @@ class Results:
             table.add_row(*row)
         console.print(table)
 
-    def save(self, measured: Any) -> None:
-        """Append to the file."""
+    def save(self, measured: Any, *, done: bool = True) -> None:
+        """Put into the file what was measured, in place of what this measurement put there before.
+
+        Parameters
+        ----------
+        done
+            Whether that is all of it. What is saved after each round survives an interruption.
+        """
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        kept = load(self._path)
-        kept.append({"figure": self.figure, "settings": self.settings, "machine": self.machine, "measured": measured})
-        self._path.write_bytes(orjson.dumps(kept, option=orjson.OPT_INDENT_2))
-        console.print(f"added to {self._path}")
+        name = {"figure": self.figure, "settings": self.settings, "machine": self.machine}
+        kept = [each for each in load(self._path) if any(each[word] != value for word, value in name.items())]
+        kept.append(name | {"done": done, "measured": measured})
+        beside = self._path.with_suffix(".new")
+        beside.write_bytes(orjson.dumps(kept, option=orjson.OPT_INDENT_2))
+        beside.replace(self._path)
+        if done:
+            console.print(f"added to {self._path}")
 
 
 def load(path: Path) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.structs import TopicPartition
 
-from benchmarks.contenders.job import Job
+from benchmarks.contenders.job import COMPRESSION, Job
 from benchmarks.contenders.loop import BATCH, RECORDS, Writer
 
 PREFIX = "walstream-"
@@ -29,7 +29,7 @@ async def run(job: Job) -> None:
     producer = AIOKafkaProducer(
         bootstrap_servers=job.brokers,
         acks="all",
-        compression_type=None if job.compression == "none" else job.compression,
+        compression_type=COMPRESSION,
         max_batch_size=BATCH,
         max_request_size=16 * BATCH,
     )

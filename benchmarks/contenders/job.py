@@ -6,6 +6,9 @@ import json
 import sys
 from dataclasses import asdict, dataclass
 
+COMPRESSION = "lz4"
+"""Of what everybody writes, since walstream's workers write so; topics keep what the producer chose."""
+
 
 @dataclass(frozen=True, slots=True)
 class Job:
@@ -17,8 +20,6 @@ class Job:
         Topics of equally many partitions. A contender whose library names its changelog itself does not use ours.
     group
         The consumer group, or what an application is called.
-    compression
-        Of what is written: ``lz4`` or ``none``.
     folder
         For state.
     """
@@ -28,7 +29,6 @@ class Job:
     output: str
     changelog: str
     group: str
-    compression: str
     folder: str
 
     def argument(self) -> str:

@@ -13,7 +13,7 @@ from aiokafka.structs import ConsumerRecord, TopicPartition
 from rocksdict import BlockBasedOptions, Options, Rdict, WriteBatch
 
 from benchmarks.contenders.events import ROW, added, identity, parse
-from benchmarks.contenders.job import Job
+from benchmarks.contenders.job import COMPRESSION, Job
 
 Headers = list[tuple[str, bytes]]
 BATCH = 1_000_000  # bytes
@@ -98,7 +98,7 @@ async def run(job: Job) -> None:
     producer = AIOKafkaProducer(
         bootstrap_servers=job.brokers,
         acks="all",
-        compression_type=None if job.compression == "none" else job.compression,
+        compression_type=COMPRESSION,
         max_batch_size=BATCH,
         max_request_size=16 * BATCH,
     )

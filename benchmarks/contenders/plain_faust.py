@@ -8,7 +8,7 @@ from typing import Any
 import faust
 
 from benchmarks.contenders.events import ROW, added, identity, parse
-from benchmarks.contenders.job import Job
+from benchmarks.contenders.job import COMPRESSION, Job
 
 job = Job.given()
 app = faust.App(
@@ -23,7 +23,7 @@ app = faust.App(
     key_serializer="raw",
     value_serializer="raw",
     producer_acks=-1,
-    producer_compression_type=None if job.compression == "none" else job.compression,
+    producer_compression_type=COMPRESSION,
     consumer_auto_offset_reset="earliest",
     stream_wait_empty=False,
 )

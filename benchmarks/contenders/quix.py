@@ -7,10 +7,9 @@ from typing import Any
 from quixstreams import Application, State, message_context
 
 from benchmarks.contenders.events import ROW, added, identity, parse
-from benchmarks.contenders.job import Job
+from benchmarks.contenders.job import COMPRESSION, Job
 
 job = Job.given()
-compression: dict[str, Any] = {} if job.compression == "none" else {"compression.type": job.compression}
 app = Application(
     broker_address=job.brokers,
     consumer_group=job.group,
@@ -18,7 +17,7 @@ app = Application(
     state_dir=job.folder,
     use_changelog_topics=True,
     loglevel="WARNING",
-    producer_extra_config={"partitioner": "murmur2_random", "batch.size": 1_000_000, **compression},
+    producer_extra_config={"partitioner": "murmur2_random", "batch.size": 1_000_000, "compression.type": COMPRESSION},
 )
 source = app.topic(job.source, key_deserializer="bytes", value_deserializer="bytes")
 output = app.topic(job.output, key_serializer="bytes", value_serializer="bytes")

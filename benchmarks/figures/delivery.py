@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from benchmarks.cluster import Cluster
-from benchmarks.compare import Contender, Run, report, rounds
+from benchmarks.compare import Contender, Run, rounds
 from benchmarks.contenders.job import Job
 from benchmarks.deployment import Deployment
 from benchmarks.drain import drain
@@ -21,7 +21,6 @@ def measure(
     records: int,
     count: int,
     partitions: int,
-    compression: str,
     shape: Shape,
     warm: float,
     limit: float,
@@ -29,10 +28,10 @@ def measure(
     """Let a router write a log, let everybody deliver it in turns, and report."""
     results = Results(
         "delivery to Kafka",
-        {"records": records, "rounds": count, "partitions": partitions, "compression": compression},
+        {"records": records, "rounds": count, "partitions": partitions, "duplicates": shape.duplicates},
         cluster.out,
     )
-    deployment, distinct = routed(cluster, "delivery", records, partitions, compression, shape)
+    deployment, distinct = routed(cluster, "delivery", records, partitions, "none", shape)
 
     def walstream(name: str) -> Run:
         deployment.add_target(name, {"sink": "kafka", "options": {"topic": f"{name}.copy"}})
@@ -41,13 +40,12 @@ def measure(
 
     def by_hand(name: str) -> Run:
         cluster.create(f"{name}.copy", partitions)
-        job = Job(cluster.brokers, deployment.log, f"{name}.copy", "", f"{name}.group", compression, "")
+        job = Job(cluster.brokers, deployment.log, f"{name}.copy", "", f"{name}.group", "")
         return Run([[sys.executable, "-m", "benchmarks.contenders.copy", job.argument()]], [{}], f"{name}.copy")
 
     contenders = [Contender("walstream delivery", walstream), Contender("aiokafka loop, by hand", by_hand)]
     given = read(cluster.brokers, deployment.log, cluster.ends(deployment.log))
-    found = rounds(cluster, contenders, given, expected=distinct, count=count, warm=warm, limit=limit)
-    report(results, found, f"delivery-{partitions}-{compression}")
+    rounds(cluster, contenders, given, expected=distinct, count=count, warm=warm, limit=limit, results=results)
 
 
 def routed(

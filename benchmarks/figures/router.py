@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 from benchmarks import environments, java
 from benchmarks.cluster import SETTLED, Cluster
-from benchmarks.compare import Contender, Run, report, rounds
-from benchmarks.contenders.job import Job
+from benchmarks.compare import Contender, Run, rounds
+from benchmarks.contenders.job import COMPRESSION, Job
 from benchmarks.deployment import Deployment
 from benchmarks.load import Shape, fill
 from benchmarks.results import Results, console
@@ -38,18 +38,17 @@ def measure(
         "duplicates": shape.duplicates,
     }
     results = Results("router", settings, cluster.out)
-    everybody = contenders(cluster, partitions, compression)
+    everybody = contenders(cluster, partitions)
     chosen = [each for each in everybody if not only or any(word in each.name for word in only)]
     cluster.create(SOURCE, partitions)
     distinct = fill(cluster.brokers, SOURCE, shape, records, compression)
     given = read(cluster.brokers, SOURCE, cluster.ends(SOURCE))
     console.print(f"{records:,} records, {distinct:,} distinct, {given.records:,} read back")
-    found = rounds(cluster, chosen, given, expected=distinct, count=count, warm=warm, limit=limit)
-    report(results, found, f"router-{partitions}-{compression}")
+    rounds(cluster, chosen, given, expected=distinct, count=count, warm=warm, limit=limit, results=results)
     cluster.delete(SOURCE)
 
 
-def contenders(cluster: Cluster, partitions: int, compression: str) -> list[Contender]:
+def contenders(cluster: Cluster, partitions: int) -> list[Contender]:
     """Everybody that this machine can run."""
 
     def job(name: str) -> Job:
@@ -57,9 +56,7 @@ def contenders(cluster: Cluster, partitions: int, compression: str) -> list[Cont
         cluster.create(f"{name}.changelog", partitions, SETTLED | {"cleanup.policy": "compact"})
         folder = cluster.folder / name / "state"
         folder.mkdir(parents=True)
-        return Job(
-            cluster.brokers, SOURCE, f"{name}.log", f"{name}.changelog", f"{name}.group", compression, str(folder)
-        )
+        return Job(cluster.brokers, SOURCE, f"{name}.log", f"{name}.changelog", f"{name}.group", str(folder))
 
     def program(module: str, python: str = sys.executable) -> Callable[[str], Run]:
         def prepare(name: str) -> Run:
@@ -81,7 +78,7 @@ def contenders(cluster: Cluster, partitions: int, compression: str) -> list[Cont
     def streams(start: list[str], guarantee: str, threads: int) -> Callable[[str], Run]:
         def prepare(name: str) -> Run:
             given = job(name)
-            arguments = [given.brokers, given.source, given.output, given.group, given.compression, given.folder]
+            arguments = [given.brokers, given.source, given.output, given.group, COMPRESSION, given.folder]
             return Run([[*start, *arguments, guarantee, str(threads)]], [{}], given.output)
 
         return prepare
@@ -90,8 +87,8 @@ def contenders(cluster: Cluster, partitions: int, compression: str) -> list[Cont
         Contender("walstream router", walstream(1)),
         Contender("walstream router, 2 workers", walstream(2)),
         Contender("aiokafka loop, by hand", program("loop")),
-        Contender("Faust agent, one by one", program("plain_faust")),
-        Contender("Quix Streams", program("quix", str(environments.quix()))),
+        Contender("Faust agent, one by one", program("plain_faust"), slow=True),
+        Contender("Quix Streams", program("quix", str(environments.quix())), slow=True),
     ]
     start = java.build(cluster.folder / "java")
     if start is None:
