@@ -57,7 +57,7 @@ class Schedule:
         self._ahead: list[tuple[bytes, bytes]] = []  # all rows before self._beyond, in order
         self._beyond = self._marked = start
         self._bytes = 0  # of the values in self._ahead
-        self._reach = 64  # rows to read at once, by how large they are
+        self._reach = _ROWS // 16  # rows to read at once; adapted to how large they are
 
     @classmethod
     def open(cls, table: Table, now_ms: int) -> Self:
