@@ -21,8 +21,7 @@ from walstream.config import load_connections, load_namespaces
 from walstream.connections import Connection
 from walstream.engine.app import App, make_app
 from walstream.engine.checkpoint import Checkpoint
-from walstream.engine.fetch import Fetch, KafkaRecord
-from walstream.engine.record_batch import refuse_misnamed
+from walstream.engine.fetch import Fetch
 from walstream.engine.topology import TableSpec, Topology
 from walstream.entry import Entry
 from walstream.errors import ConfigurationError, Fenced, RecordRefused
@@ -35,6 +34,7 @@ from walstream.settings import Settings
 from walstream.sinks.base import Applied, CheckpointSink, Dead, Outcome, Retry, Sink, SinkContext, Skipped, Verdict
 from walstream.sinks.registry import sink_class
 from walstream.sinks.shared import SharedSink
+from walstream.wire import Record as KafkaRecord
 
 log = logging.getLogger(__name__)
 
@@ -86,11 +86,7 @@ class DeliveryProcessor:
         batch: list[Entry] = []
         for record in fetch.take(BATCH):
             try:
-                if fetch.is_reread:
-                    refuse_misnamed(record)
-                entry = Entry.from_log(
-                    self._partition, record.offset, record.key, record.value, record.headers, record.timestamp
-                )
+                entry = Entry.from_record(self._partition, record)
             except RecordRefused as refusal:
                 self._bury_foreign(record, refusal, checkpoint)
                 continue
@@ -98,6 +94,13 @@ class DeliveryProcessor:
                 batch.append(entry)
         if batch:
             await self._deliver(batch, checkpoint)
+
+    def due_at(self) -> int | None:
+        """Nothing waits for its time."""
+        return None
+
+    async def process_due(self, checkpoint: Checkpoint) -> None:
+        """Nothing falls due."""
 
     def finish(self, checkpoint: Checkpoint) -> None:
         """Nothing is kept once per checkpoint."""
@@ -151,7 +154,7 @@ class DeliveryProcessor:
         began = time.monotonic()
         try:
             if isinstance(sink, CheckpointSink):
-                outcomes = sink.stage(batch, checkpoint.emit)
+                outcomes = sink.stage(batch, checkpoint)
             else:
                 if not sink.late_writes_harmless:
                     await checkpoint.make_sure()

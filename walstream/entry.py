@@ -18,6 +18,8 @@ from walstream.headers import (
 )
 from walstream.record import Record, parse
 from walstream.structured import ANNOUNCEMENT
+from walstream.wire import Record as KafkaRecord
+from walstream.wire import plain_entry
 
 
 class Entry:
@@ -38,8 +40,10 @@ class Entry:
     """
 
     __slots__ = (
+        "_for_all",
+        "_headers",
+        "_raw",
         "_record",
-        "headers",
         "ingress_position",
         "key",
         "partition",
@@ -63,9 +67,30 @@ class Entry:
         path: bytes = b"",
     ) -> None:
         self.partition, self.position = partition, position
-        self.key, self.value, self.headers, self.timestamp = key, value, headers, timestamp
+        self.key, self.value, self.timestamp = key, value, timestamp
         self.time, self.ingress_position, self.path = time, ingress_position, path
+        self._headers: Sequence[Header] | None = headers
         self._record: Record | None = None
+        self._raw: KafkaRecord | None = None
+        self._for_all = False  # whether that is known without a look at the headers
+
+    @classmethod
+    def from_record(cls, partition: int, record: KafkaRecord) -> Entry:
+        """Read a record of the log where it was fetched to.
+
+        Raises
+        ------
+        StateMismatch, RecordRefused
+            As `from_log`; a header's name that is not UTF-8 is refused with the code ``not-utf8``.
+        """
+        found = plain_entry(record)
+        if found is None:
+            refuse_misnamed(record)
+            return cls.from_log(partition, record.offset, record.key, record.value, record.headers, record.timestamp)
+        time, ingress_position, timestamp, path, for_all = found
+        entry = cls(partition, record.offset, record.key, record.value, (), timestamp, time, ingress_position, path)
+        entry._headers, entry._raw, entry._for_all = None, record, for_all
+        return entry
 
     @classmethod
     def from_log(
@@ -118,6 +143,28 @@ class Entry:
             ) from None
 
     @property
+    def headers(self) -> Sequence[Header]:
+        """The record's own headers, decoded when they are first asked for."""
+        if self._headers is None:
+            assert self._raw is not None
+            headers = self._raw.headers
+            self._headers = headers[next((i for i, (name, _) in enumerate(headers) if name[:10] != PREFIX), None) :]
+        return self._headers
+
+    @property
+    def raw(self) -> KafkaRecord | None:
+        """The log's record where it was fetched to, if the entry was made of one."""
+        return self._raw
+
+    @property
+    def size(self) -> int:
+        """Bytes of key, value and headers, and a few more for each header."""
+        if self._raw is not None:
+            return self._raw.size
+        headers = sum(len(name.encode()) + len(value or b"") + 10 for name, value in self.headers)
+        return len(self.key or b"") + len(self.value or b"") + headers
+
+    @property
     def record(self) -> Record:
         """The record, read when it is first asked for."""
         if self._record is None:
@@ -142,11 +189,26 @@ class Entry:
 
     def is_for(self, target: str) -> bool:
         """Whether the record is meant for a target of that name."""
+        if self._for_all:
+            return True
         targets = None if self._record is None and _surely_for_all(self.headers) else self.record.targets
         return targets is None or target in targets
 
     def __repr__(self) -> str:
         return f"<Entry {self.partition}:{self.position} key={self.key!r} time={self.time}>"
+
+
+def refuse_misnamed(record: KafkaRecord) -> None:
+    """Refuse a record with a header whose name is not UTF-8: no client that checks the format could read it again.
+
+    Raises
+    ------
+    RecordRefused
+        With the code ``not-utf8``.
+    """
+    if record.misnamed:
+        names = ", ".join(name[:100] for name in record.misnamed[:5])
+        raise RecordRefused("not-utf8", f"the name of a header is not UTF-8: {names}")
 
 
 def _surely_for_all(headers: Sequence[Header]) -> bool:

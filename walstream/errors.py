@@ -128,6 +128,7 @@ class Unreadable(EngineError):
     """
 
     def __init__(self, where: str, first: int, last: int, cause: Exception, remedy: str = "") -> None:
+        self.where, self.first, self.last, self.cause = where, first, last, cause
         offsets = f"offset {first}" if first == last else f"offsets {first} to {last}"
         super().__init__(
             f"{where}: {offsets} cannot be read ({type(cause).__name__}: {cause}). Nothing is skipped."

@@ -16,33 +16,36 @@ from prometheus_client import CollectorRegistry
 from walstream import deadletter, topics
 from walstream.admin import Admin
 from walstream.config import load_namespaces
-from walstream.dedup import Verdict, decide, decode_row, encode_row, segment_of, span_of
+from walstream.dedup import DUPLICATE, decide, decode_row, encode_row, segment_of, span_of
 from walstream.effective_time import EffectiveTimes, check_ahead, times_of
 from walstream.engine.app import App, make_app
 from walstream.engine.checkpoint import Checkpoint
-from walstream.engine.fetch import Fetch, KafkaRecord
-from walstream.engine.record_batch import refuse_misnamed
+from walstream.engine.fetch import Fetch
 from walstream.engine.topology import TableSpec, Topology
+from walstream.entry import refuse_misnamed
 from walstream.errors import ConfigurationError, RecordRefused
 from walstream.headers import log_headers
 from walstream.identity import identity
 from walstream.kafka import KafkaConnection
 from walstream.metrics import RouterMetrics, serve
 from walstream.murmur2 import partition_for
-from walstream.mutation import TYPE as MUTATION_TYPE
-from walstream.mutation import KeyTemplate, key_mismatch, parse_mutation
+from walstream.mutation import TYPE, KeyTemplate, key_mismatch, parse_mutation
 from walstream.namespace import Namespace
 from walstream.preflight import preflight
 from walstream.record import Message, Record, parse
 from walstream.settings import Settings
 from walstream.trim import trim
 from walstream.units import format_rfc3339
+from walstream.wire import Record as KafkaRecord
+from walstream.wire import plain_event
 
 log = logging.getLogger(__name__)
 
 CHUNK = 64  # records decoded at once: enough to pay for one look into the table, few enough for the cache
 SAMPLE = 1_000  # records between two looks at a producer's partitioner
-Accept = Callable[[KafkaRecord, int], tuple[Record, int]]
+Accepted = tuple[KafkaRecord, bytes, int, int, Record | None]
+"""A record, its identity, append time (ms) and write time (µs), and what was parsed where it is of no common kind."""
+MUTATION_TYPE = TYPE.encode()
 EXPIRED = -1  # in place of a log position: the record had expired when it came
 
 
@@ -72,67 +75,65 @@ class RouterProcessor:
         self._times = EffectiveTimes(rank)
         self._segment = 0
         self._until_sample = 1
-        self._warned: set[str] = set()
+        self._warned: set[bytes] = set()
 
     async def open(self, checkpoint: Checkpoint) -> None:
         self._times.restore(checkpoint.table(self._times_table).items())
         self._segment = checkpoint.table(self._dedup).newest_segment()
 
     async def process(self, fetch: Fetch, checkpoint: Checkpoint) -> None:
-        accept = self._accept_reread if fetch.is_reread else self._accept
         while chunk := fetch.take(CHUNK):
-            self._route(chunk, checkpoint, accept)
+            self._route(chunk, checkpoint)
 
-    def _route(self, records: list[KafkaRecord], checkpoint: Checkpoint, accept: Accept) -> None:
+    def due_at(self) -> int | None:
+        """Nothing waits for its time."""
+        return None
+
+    async def process_due(self, checkpoint: Checkpoint) -> None:
+        """Nothing falls due."""
+
+    def _route(self, chunk: list[KafkaRecord], checkpoint: Checkpoint) -> None:
         now = int(time.time() * 1000)
-        refused = expired = 0
-        accepted: list[tuple[KafkaRecord, int, Record]] = []
-        identities: list[bytes] = []
-        for kafka_record in records:
+        accepted: list[Accepted] = []
+        for raw in chunk:
             try:
-                record, appended = accept(kafka_record, now)
+                accepted.append(self._accept(raw, now))
             except RecordRefused as refusal:
-                self._refuse(kafka_record, refusal, checkpoint, now)
-                refused += 1
-                continue
-            accepted.append((kafka_record, appended, record))
-            identities.append(identity(record.key, record.source, record.id))
-        if not accepted:
-            self._metrics.count(self._namespace.name, refused=refused)
-            return
+                self._refuse(raw, refusal, checkpoint, now)
+        self._sample(chunk)
 
         dedup = checkpoint.table(self._dedup)
         output = checkpoint.output(self._log)
-        window, assign = self._window, self._times.assign
-        seen: dict[bytes, int] = {}  # of these records, which the table was not asked about
-        rows = dedup.get_many(identities)
-        for (kafka_record, appended, record), name, row in zip(accepted, identities, rows, strict=True):
-            position = kafka_record.offset
-            segment = segment_of(appended, window)
-            if segment > self._segment:
-                self._segment = segment
-            if name in seen:
+        assign = self._times.assign
+        rows: dict[bytes, bytes] = {}  # of this chunk: the table was asked before they were there
+        expired = 0
+        known = dedup.get_many([name for _, name, *_ in accepted])
+        for (raw, name, appended, written, record), row in zip(accepted, known, strict=True):
+            position = raw.offset
+            if name in rows or (row is not None and decide(decode_row(row), position) is DUPLICATE):
                 continue
-            if row is not None and decide(decode_row(row), position) is Verdict.DUPLICATE:
-                continue
-            seen[name] = position
-            written = appended * 1000 if record.time is None else record.time
-            destination: int | None = EXPIRED
-            if record.expiry is None or record.expiry > appended * 1000:
+            if appended >= self._segment * 1000:
+                self._segment = segment_of(appended, self._window)
+            destination: int | None
+            if record is None:
+                destination = output.append_entry(raw, assign(written, position))
+            elif record.expiry is None or record.expiry > appended * 1000:
                 headers = log_headers(
-                    record.headers, time_us=assign(written, position), position=position, timestamp_ms=record.timestamp
+                    record.headers, time_us=assign(written, position), position=position, timestamp_ms=raw.timestamp
                 )
                 # Kafka's own key, which a partitionkey does not replace: what targets see is what was written.
-                destination = output.append(record.timestamp, kafka_record.key, record.value, headers)
+                destination = output.append(raw.timestamp, raw.key, raw.value, headers)
             else:
                 expired += 1
+                destination = EXPIRED
             assert destination is not None
-            dedup.put(name, encode_row(position, destination), appended, self._segment)
+            rows[name] = encode_row(position, destination)
+        dedup.put_many(rows, now, self._segment)
         self._metrics.count(
             self._namespace.name,
-            logged=len(seen) - expired,
-            duplicate=len(accepted) - len(seen),
-            refused=refused,
+            logged=len(rows) - expired,
+            duplicate=len(accepted) - len(rows),
+            refused=len(chunk) - len(accepted),
             expired=expired,
         )
 
@@ -148,46 +149,57 @@ class RouterProcessor:
     async def close(self, checkpoint: Checkpoint | None) -> None:
         """Nothing: what the router knows is in its tables."""
 
-    def _accept(self, kafka_record: KafkaRecord, now: int) -> tuple[Record, int]:
-        """Read a record, and give with it when it came (ms)."""
-        key, value, headers = kafka_record.key, kafka_record.value, kafka_record.headers
+    def _accept(self, raw: KafkaRecord, now: int) -> Accepted:
+        """Read a record; refuse what cannot be understood, and what may not be written."""
+        # The broker's append time; an adopted topic may have the producers' times instead, which can be anything.
+        appended = raw.timestamp if raw.timestamp_type == 1 else min(raw.timestamp, now)
+        event = plain_event(raw) if raw.size <= self._limit else None
+        record = None
+        if event is not None:
+            name, written, kind = event
+        else:
+            record = self._parse(raw)
+            name, written, kind = identity(record.key, record.source, record.id), record.time, record.type.encode()
+        if written is None:
+            written = appended * 1000
+        else:
+            check_ahead(written, appended)
+        if self._template is not None and kind == MUTATION_TYPE:
+            key, payload = (raw.key, raw.value) if record is None else (record.key, record.payload)
+            mismatch = key_mismatch(self._template, parse_mutation(payload or b""), key)
+            if mismatch is not None:
+                raise RecordRefused("key-mismatch", mismatch)
+        return raw, name, appended, written, record
+
+    def _parse(self, raw: KafkaRecord) -> Record:
+        """Read a record that is not of the common kind, or larger than those may be."""
+        key, value, headers = raw.key, raw.value, raw.headers
         if deadletter.size_of(key, value, headers) > self._limit:
             raise RecordRefused("too-large", "")
-        record = parse(key, value, headers, kafka_record.timestamp)
-        # The broker's append time; an adopted topic may have the producers' times instead, which can be anything.
-        appended = kafka_record.timestamp if kafka_record.timestamp_type == 1 else min(kafka_record.timestamp, now)
-        if record.time is not None:
-            check_ahead(record.time, appended)
+        refuse_misnamed(raw)
+        record = parse(key, value, headers, raw.timestamp)
         if record.action != "write" or record.delay is not None or record.deliver_at is not None:
             raise RecordRefused("unsupported", "this release has no schedule: no delay, no deliver-at, no cancel")
         if record.targets is not None and not record.targets <= self._targets:
             unknown = ", ".join(sorted(record.targets - self._targets))
             raise RecordRefused("unknown-target", f"the namespace {self._namespace.name} has no target {unknown}")
-        if self._template is not None and record.type == MUTATION_TYPE:
-            mismatch = key_mismatch(self._template, parse_mutation(record.payload or b""), record.key)
-            if mismatch is not None:
-                raise RecordRefused("key-mismatch", mismatch)
-        self._until_sample -= 1
-        if self._until_sample <= 0 and record.key is not None:
-            self._sample(record)
-        return record, appended
+        return record
 
-    def _accept_reread(self, kafka_record: KafkaRecord, now: int) -> tuple[Record, int]:
-        """Read a record of a fetch that aiokafka could not decode."""
-        if deadletter.size_of(kafka_record.key, kafka_record.value, kafka_record.headers) <= self._limit:
-            refuse_misnamed(kafka_record)
-        return self._accept(kafka_record, now)
-
-    def _sample(self, record: Record) -> None:
+    def _sample(self, chunk: list[KafkaRecord]) -> None:
+        """Look at a record now and then: does its producer partition as others do?"""
+        self._until_sample -= len(chunk)
+        key = chunk[0].key
+        if self._until_sample > 0 or key is None:
+            return
         self._until_sample = SAMPLE
-        assert record.key is not None
-        expected = partition_for(record.key, self._namespace.topics.partitions)
-        if expected != self._partition and record.source not in self._warned and len(self._warned) < 100:
-            self._warned.add(record.source)
+        expected = partition_for(key, self._namespace.topics.partitions)
+        source = dict(chunk[0].headers).get("ce_source") or b""
+        if expected != self._partition and source not in self._warned and len(self._warned) < 100:
+            self._warned.add(source)
             log.warning(
                 "%s: the producer %r put the key %r into partition %d; by murmur2 it belongs into %d. Keys that go two "
                 "ways lose their order and their dedup. librdkafka needs partitioner=murmur2_random",
-                self._namespace.name, record.source, record.key, self._partition, expected,
+                self._namespace.name, source.decode(errors="replace"), key, self._partition, expected,
             )  # fmt: skip
 
     def _refuse(self, record: KafkaRecord, refusal: RecordRefused, checkpoint: Checkpoint, now: int) -> None:

@@ -152,7 +152,7 @@ async def test_the_checkpoint_gets_everything_untouched(brokers: str) -> None:
     await sink.provision(dry_run=False)
     await sink.open()
     emitted: list[Emitted] = []
-    assert sink.stage([ODD], lambda *record: emitted.append(record)) == [APPLIED]
+    assert sink.stage([ODD], staging(emitted)) == [APPLIED]
     assert emitted == [(sink.options.topic, 2, 1_234_567_890_123, None, None, ODD.headers)]
 
 
@@ -163,7 +163,7 @@ async def test_partitions_where_the_counts_differ(brokers: str) -> None:
     await sink.open()
     emitted: list[Emitted] = []
     keys = [b"a", b"b", b"c", None, None, None]
-    sink.stage([entry(i, key=key, payload=b"") for i, key in enumerate(keys)], lambda *r: emitted.append(r))
+    sink.stage([entry(i, key=key, payload=b"") for i, key in enumerate(keys)], staging(emitted))
     assert [partition for _, partition, *_ in emitted] == [*(partition_for(k, 5) for k in (b"a", b"b", b"c")), 3, 4, 0]
 
 

@@ -35,7 +35,6 @@ from walstream.sinks.base import (
     TARGET_DOWN,
     CheckpointSink,
     Dead,
-    Emit,
     Outcome,
     Retry,
     Sink,
@@ -449,9 +448,10 @@ async def test_an_opening_that_nobody_waits_for_any_more_ends(monkeypatch: pytes
 
 
 class Staged(CheckpointSink):
-    def stage(self, batch: Sequence[Entry], emit: Emit) -> Sequence[Outcome]:
+    def stage(self, batch: Sequence[Entry], checkpoint: Staging) -> Sequence[Outcome]:
         for entry in batch:
-            emit("copy", 2, entry.timestamp, entry.key, entry.value, entry.headers)
+            assert entry.raw is not None
+            checkpoint.emit_original("copy", 2, entry.raw, entry.timestamp)
         return [APPLIED] * len(batch)
 
 

@@ -7,12 +7,15 @@ one Kafka transaction, and writes the same changes into the store.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any
 
-from walstream.engine.output import Headers, Output
+from walstream.engine.clock import Clock
+from walstream.engine.output import Output
 from walstream.engine.store import Store
 from walstream.engine.table_writer import TableWriter
 from walstream.engine.topology import TableSpec
+from walstream.headers import Header
+from walstream.wire import Record
+from walstream.wire.builder import BatchBuilder
 
 
 async def _sure() -> None:
@@ -37,23 +40,27 @@ class Checkpoint:
     make_sure
         Raises where this worker may have been frozen, and may own the partition no more. To be awaited right before
         something leaves Kafka that a new owner could be doing as well.
+    clock
+        The time by which work falls due.
     """
 
     def __init__(
         self,
         partition: int,
-        new_batch: Callable[[], Any],
+        new_batch: Callable[[], BatchBuilder],
         store: Store,
         tables: Sequence[TableSpec],
         positions: Mapping[str, int],
         before: Checkpoint | None = None,
         make_sure: Callable[[], Awaitable[None]] = _sure,
+        clock: Clock | None = None,
     ) -> None:
         self.partition = partition
         self.make_sure = make_sure
+        self.clock = clock or Clock()
         self.outputs: dict[tuple[str, int], Output] = {}
         self.offsets: dict[str, int] = {}
-        self.batches: dict[tuple[str, int], list[Any]] = {}
+        self.batches: dict[tuple[str, int], list[BatchBuilder]] = {}
         self._new_batch = new_batch
         self._positions = positions
         self._tables: dict[str, TableWriter] = {}
@@ -71,10 +78,14 @@ class Checkpoint:
         return output
 
     def emit(
-        self, topic: str, partition: int, timestamp: int, key: bytes | None, value: bytes | None, headers: Headers
+        self, topic: str, partition: int, timestamp: int, key: bytes | None, value: bytes | None, headers: list[Header]
     ) -> None:
         """Add a record to any partition of any topic of the cluster."""
         self.output(topic, partition).append(timestamp, key, value, headers)
+
+    def emit_original(self, topic: str, partition: int, raw: Record, timestamp: int) -> None:
+        """Add an entry of the log as it was before the router added headers (timestamp in ms)."""
+        self.output(topic, partition).append_original(raw, timestamp)
 
     def table(self, name: str) -> TableWriter:
         return self._tables[name]

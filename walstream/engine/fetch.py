@@ -1,58 +1,37 @@
 """What one fetch brought of one partition: whole record batches, not decoded yet.
 
 Records are decoded where they are worked on, one after the other, and no object of a record lives longer than that.
-This is half of what a record costs on its way through Faust. Whole batches need aiokafka's `FetchResult` and
-`PartitionRecords`, which are private; `tests/unit/test_engine_seams.py` says when they move.
+This is half of what a record costs on its way through Faust. Whole batches need aiokafka's `MemoryRecords`,
+`FetchResult` and `PartitionRecords`, which are private; `tests/unit/test_engine_seams.py` says when they move.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from itertools import chain, dropwhile, islice
-from typing import Any, NoReturn, Protocol
+from collections import deque
+from collections.abc import Iterable, Iterator
+from itertools import dropwhile, islice
+from typing import Any
 
+from aiokafka.consumer import fetcher
 from aiokafka.errors import CorruptRecordException
 from aiokafka.record.control_record import ABORT_MARKER, ControlRecord
+from aiokafka.record.memory_records import MemoryRecords
 from aiokafka.structs import TopicPartition
 
 from walstream.errors import Unreadable
+from walstream.wire import Record
+from walstream.wire.batch import NO_PRODUCER, Batch, split
 
 
-class KafkaRecord(Protocol):
-    """A decoded record of a batch."""
+class RawRecords(MemoryRecords):  # type: ignore[misc]
+    """aiokafka's view of fetched bytes, with the bytes themselves."""
 
-    @property
-    def offset(self) -> int: ...
-    @property
-    def timestamp(self) -> int: ...
-    @property
-    def timestamp_type(self) -> int: ...
-    @property
-    def key(self) -> bytes | None: ...
-    @property
-    def value(self) -> bytes | None: ...
-    @property
-    def headers(self) -> list[tuple[str, bytes | None]]: ...
+    def __init__(self, raw: bytes) -> None:
+        self.raw = raw
 
 
-class Broken:
-    """Stands where records cannot be read, and says so as often as it is asked: nobody gets past it.
-
-    Parameters
-    ----------
-    error
-        Why.
-    """
-
-    def __init__(self, error: Exception) -> None:
-        self._error = error
-
-    def __iter__(self) -> Broken:
-        return self
-
-    def __next__(self) -> NoReturn:
-        raise self._error
+fetcher.MemoryRecords = RawRecords
 
 
 class Fetch:
@@ -70,53 +49,62 @@ class Fetch:
         Bytes, as they came over the wire.
     epoch
         The gate's epoch when the fetch was taken; a seek starts a new one.
-    is_reread
-        Whether this is what could be read of a fetch that raised `Unreadable`; see `reread`.
     """
 
-    __slots__ = ("_records", "epoch", "is_reread", "next_offset", "offset", "partition", "position", "size", "topic")
+    __slots__ = ("_batches", "_records", "epoch", "next_offset", "offset", "partition", "position", "size", "topic")
 
     def __init__(
-        self, topic: str, partition: int, offset: int, next_offset: int, batches: list[Any], size: int, epoch: int = 0,
-        *, is_reread: bool = False,
+        self, topic: str, partition: int, offset: int, next_offset: int, batches: Iterable[Batch], size: int,
+        epoch: int = 0,
     ) -> None:  # fmt: skip
         self.topic, self.partition = topic, partition
         self.offset = self.position = offset
         self.next_offset = next_offset
-        self.size, self.epoch, self.is_reread = size, epoch, is_reread
-        try:
-            # A broker returns the batch that holds the position, which may begin before it. It is decompressed here.
-            first: Any = dropwhile(lambda record: record.offset < offset, batches[0]) if batches else ()
-        except Exception as exc:
-            first = Broken(exc)
-        self._records: Iterator[KafkaRecord] = chain(first, *batches[1:])
+        self.size, self.epoch = size, epoch
+        self._batches = deque(batches)
+        self._records: Iterator[Record] = iter(())
 
-    def take(self, count: int) -> list[KafkaRecord]:
-        """Decode the next records, at most so many; fewer only at the end of the fetch.
+    def take(self, count: int) -> list[Record]:
+        """Decode the next records, at most so many; fewer where the fetch ends, or what follows cannot be read.
 
         Raises
         ------
         Unreadable
-            One of them cannot be decoded. None was taken out: `position` is where it was.
+            The next one cannot be decoded. Nothing was taken out: `position` is where it was.
         """
-        try:
-            records = list(islice(self._records, count))
-        except Unreadable:
-            raise
-        except Exception as exc:
-            raise self._unreadable(exc) from exc
-        self.position = records[-1].offset + 1 if len(records) == count else self.next_offset
+        records = list(islice(self._records, count))
+        while len(records) < count and self._batches:
+            try:
+                self._records = self._decoded(self._batches[0])
+            except Exception as exc:
+                if records:
+                    break
+                raise self._unreadable(self._batches[0], exc) from exc
+            self._batches.popleft()
+            records += islice(self._records, count - len(records))
+        if len(records) < count and not self._batches:
+            self.position = self.next_offset
+        elif records:
+            self.position = records[-1].offset + 1
         return records
 
-    def __iter__(self) -> Iterator[KafkaRecord]:
+    def __iter__(self) -> Iterator[Record]:
         """Take all the records that are left; a batch cannot be read twice. Raises what `take` raises."""
         while records := self.take(1_000):
             yield from records
 
-    def _unreadable(self, cause: Exception) -> Unreadable:
-        error = Unreadable(f"{self.topic}-{self.partition}", self.position, self.next_offset - 1, cause)
-        self._records = Broken(error)  # the iterators are of no more use, and would end as if there was nothing more
-        return error
+    def _decoded(self, batch: Batch) -> Iterator[Record]:
+        if not batch.is_intact():
+            raise CorruptRecordException(f"wrong checksum at offset {batch.base_offset}")
+        records = batch.records()
+        if batch.base_offset < self.offset:
+            # A broker returns the batch that holds the position, which may begin before it.
+            return dropwhile(lambda record: record.offset < self.offset, records)
+        return records
+
+    def _unreadable(self, batch: Batch, cause: Exception) -> Unreadable:
+        last = max(batch.next_offset - 1, self.position)
+        return Unreadable(f"{self.topic}-{self.partition}", self.position, last, cause)
 
     @property
     def is_done(self) -> bool:
@@ -135,36 +123,30 @@ def take(tp: TopicPartition, result: Any, epoch: int = 0) -> Fetch | None:
     if not result.has_more() or not result.check_assignment(tp):
         return None
     part = result._partition_records
-    offset, size = part.next_fetch_offset, part._records.size_in_bytes()
+    offset, raw = part.next_fetch_offset, part._records.raw
     batches = read_batches(part)
     result._update_position()
     part._records_iterator = None  # an iterator that was never run to its end keeps the fetched bytes in a cycle
     result._partition_records = None
-    return Fetch(tp.topic, tp.partition, offset, part.next_fetch_offset, batches, size, epoch)
+    return Fetch(tp.topic, tp.partition, offset, part.next_fetch_offset, batches, len(raw), epoch)
 
 
-def read_batches(part: Any) -> list[Any]:
+def read_batches(part: Any) -> list[Batch]:
     """Take the batches out of an aiokafka `PartitionRecords`, but for markers and aborted transactions.
 
-    Of a batch that is damaged nothing is believed, not even its length: in its place stands what raises the error when
-    it is its turn, and nothing follows it.
+    Of a batch that is damaged nothing is believed, not even its length: it comes last, and is an error when it is read.
     """
-    raw = part._records
-    batches: list[Any] = []
-    while raw.has_next():
-        try:
-            batch = raw.next_batch()
-            if not batch.validate_crc():
-                raise CorruptRecordException(f"wrong checksum at offset {batch.base_offset}")
-        except CorruptRecordException as exc:
+    batches: list[Batch] = []
+    for batch in split(part._records.raw):
+        if not batch.is_intact():
             part.next_fetch_offset += 1
-            return [*batches, Broken(exc)]
+            return [*batches, batch]
         part.next_fetch_offset = batch.next_offset
-        if batch.producer_id is not None:
+        if batch.producer_id != NO_PRODUCER:
             part._consume_aborted_up_to(batch.base_offset)
-            if batch.is_control_batch:
-                # Compaction may have emptied it: aiokafka's own reading takes that for an error.
-                marker = next(batch, None)
+            if batch.is_control:
+                # Compaction may have emptied it.
+                marker = next(batch.records(), None)
                 if marker is not None and ControlRecord.parse(marker.key) == ABORT_MARKER:
                     part._aborted_producers.discard(batch.producer_id)
                 continue
@@ -172,6 +154,17 @@ def read_batches(part: Any) -> list[Any]:
                 continue
         batches.append(batch)
     return batches
+
+
+def explained(error: Unreadable, group: str) -> Unreadable:
+    """The error of records that cannot be read, with what the group's owner can do about it."""
+    topic, _, partition = error.where.rpartition("-")
+    return Unreadable(
+        error.where, error.first, error.last, error.cause,
+        "all before them is done. If another replica of the partition is sound, make it the leader. To give them up, "
+        f"stop the workers of the group, and: kafka-consumer-groups.sh --bootstrap-server … --group {group} "
+        f"--topic {topic}:{partition} --reset-offsets --to-offset {error.last + 1} --execute",
+    )  # fmt: skip
 
 
 def drain(fetcher: Any, room: Any) -> tuple[list[Fetch], dict[TopicPartition, Exception]]:

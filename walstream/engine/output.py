@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
-Headers = list[tuple[str, bytes | None]]
+from walstream.headers import Header
+from walstream.wire import Record
+from walstream.wire.builder import BatchBuilder
 
 
 class Output:
@@ -14,61 +15,64 @@ class Output:
     Parameters
     ----------
     new_batch
-        Makes an empty batch builder of aiokafka's.
+        Makes an empty batch builder.
     position
         The offset that the next record will have in the topic, where this task is its only writer; else None.
     """
 
-    __slots__ = ("_append", "_count", "_new_batch", "batches", "position", "size_before", "start")
+    __slots__ = ("_new_batch", "_writer", "batches", "position", "start")
 
-    def __init__(self, new_batch: Callable[[], Any], position: int | None = None) -> None:
+    def __init__(self, new_batch: Callable[[], BatchBuilder], position: int | None = None) -> None:
         self._new_batch = new_batch
         self.start = self.position = position
-        self.batches: list[Any] = []
-        self.size_before = 0
+        self.batches: list[BatchBuilder] = []
         self._roll()
 
     def _roll(self) -> None:
         batch = self._new_batch()
         self.batches.append(batch)
-        # Straight to the compiled builder: the wrapper around it costs as much as the append itself.
-        self._append = batch._builder.append
-        self._count = 0
+        self._writer = batch.writer
 
     def append(
-        self, timestamp: int, key: bytes | None, value: bytes | None, headers: Headers | None = None
+        self, timestamp: int, key: bytes | None, value: bytes | None, headers: list[Header] | None = None
     ) -> int | None:
         """Add a record (timestamp in ms), and return the offset that it will have, where that is known."""
-        if headers is None:
-            headers = []
-        if self._append(self._count, timestamp, key, value, headers) is None:
-            self._seal()
+        if not self._writer.append(timestamp, key, value, headers):
             self._roll()
-            if self._append(0, timestamp, key, value, headers) is None:
-                raise ValueError("a batch did not take its first record")
-        self._count += 1
+            self._writer.append(timestamp, key, value, headers)
+        return self._next()
+
+    def append_entry(self, record: Record, time: int) -> int | None:
+        """Add a record of the ingress as an entry of the log; see `RecordWriter.append_entry`."""
+        if not self._writer.append_entry(record, time):
+            self._roll()
+            self._writer.append_entry(record, time)
+        return self._next()
+
+    def append_original(self, record: Record, timestamp: int) -> int | None:
+        """Add an entry of the log as it was before; see `RecordWriter.append_original`."""
+        if not self._writer.append_original(record, timestamp):
+            self._roll()
+            self._writer.append_original(record, timestamp)
+        return self._next()
+
+    def _next(self) -> int | None:
         if self.position is None:
             return None
-        position = self.position
-        self.position = position + 1
-        return position
+        self.position += 1
+        return self.position - 1
 
-    def _seal(self) -> None:
-        batch = self.batches[-1]
-        batch._relative_offset = self._count
-        batch.close()
-        self.size_before += batch.size()
-
-    def seal(self) -> list[Any]:
+    def seal(self) -> list[BatchBuilder]:
         """Close the batches, and return those that have records."""
-        self._seal()
+        for batch in self.batches:
+            batch.close()
         return [batch for batch in self.batches if batch.record_count()]
 
     @property
     def is_empty(self) -> bool:
-        return self._count == 0 and len(self.batches) == 1
+        return not self._writer.count and len(self.batches) == 1
 
     @property
     def size(self) -> int:
-        """Bytes, uncompressed."""
-        return self.size_before + (self.batches[-1].size() if not self.batches[-1].closed() else 0)
+        """Bytes, not compressed."""
+        return sum(batch.size() for batch in self.batches)

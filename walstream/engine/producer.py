@@ -14,6 +14,9 @@ from typing import Any
 from aiokafka import AIOKafkaProducer
 from aiokafka.structs import TopicPartition
 
+from walstream.engine.clock import Clock
+from walstream.wire.builder import BatchBuilder
+
 BATCH_SIZE = 1_000_000  # bytes; below the default limit of a topic's record batches
 START_TIMEOUT = 60.0  # s; a start waits until the transaction of the former owner is over
 COMMIT_TIMEOUT = 20.0  # s
@@ -31,19 +34,28 @@ class TransactionalProducer:
         Options for aiokafka that say how to reach the cluster.
     transactional_id
         The name under which the next owner fences this one.
+    clock
+        Learns the brokers' time from their answers.
     compression
         ``lz4``, ``zstd``, ``snappy``, ``gzip`` or None.
     """
 
-    def __init__(self, connection: Mapping[str, Any], transactional_id: str, compression: str | None = "lz4") -> None:
+    def __init__(
+        self,
+        connection: Mapping[str, Any],
+        transactional_id: str,
+        clock: Clock | None = None,
+        compression: str | None = "lz4",
+    ) -> None:
         self.transactional_id = transactional_id
+        self._clock = clock or Clock()
+        self._compression = compression
         self._producer = AIOKafkaProducer(
             **connection,
             client_id=transactional_id,
             transactional_id=transactional_id,
             enable_idempotence=True,
             acks="all",
-            compression_type=compression,
             max_batch_size=BATCH_SIZE,
             max_request_size=64 << 20,
             linger_ms=0,
@@ -60,12 +72,12 @@ class TransactionalProducer:
             await self.abandon()
             raise
 
-    def new_batch(self) -> Any:
+    def new_batch(self) -> BatchBuilder:
         """An empty batch builder."""
-        return self._producer.create_batch()
+        return BatchBuilder(BATCH_SIZE, self._compression, transactional=True)
 
     async def commit(
-        self, batches: Mapping[tuple[str, int], list[Any]], offsets: Mapping[TopicPartition, int], group: str
+        self, batches: Mapping[tuple[str, int], list[BatchBuilder]], offsets: Mapping[TopicPartition, int], group: str
     ) -> dict[tuple[str, int], list[int]]:
         """Commit batches and offsets as one transaction.
 
@@ -88,10 +100,15 @@ class TransactionalProducer:
             await self._producer.commit_transaction()
         return dict(zip(batches, answers[: len(sent)], strict=True))
 
-    async def _send(self, topic: str, partition: int, batches: list[Any]) -> list[int]:
+    async def _send(self, topic: str, partition: int, batches: list[BatchBuilder]) -> list[int]:
         # Every answer is awaited: a batch that failed for lack of a leader would be missing from the transaction.
+        sent = self._clock.boot()
         futures = [await self._producer.send_batch(batch, topic, partition=partition) for batch in batches]
-        return [(await future).offset for future in futures]
+        answer = await futures[0]
+        if answer.timestamp_type == 1:  # the append time; topics with the producers' times have none to tell
+            leader = self._producer.client.cluster.leader_for_partition(answer.topic_partition)
+            self._clock.witness(answer.timestamp, sent, leader)
+        return [answer.offset, *[(await future).offset for future in futures[1:]]]
 
     async def abandon(self) -> None:
         """Throw the producer away without sending what it still holds.

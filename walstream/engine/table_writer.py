@@ -3,13 +3,37 @@
 from __future__ import annotations
 
 import struct
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
+from itertools import islice
 
 from walstream.engine.output import Output
 from walstream.engine.store import Store
 from walstream.engine.topology import TableSpec
 
 SEGMENT = struct.Struct(">I")  # in front of the key, in the changelog of a table with segments
+
+
+class Changes(dict[int, dict[bytes, bytes | None]]):
+    """The changes of one checkpoint to one table: segment -> key -> value, or None for a delete."""
+
+    __slots__ = ("_order",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._order: list[bytes] = []
+
+    def between(self, start: bytes, stop: bytes, limit: int) -> list[tuple[bytes, bytes | None]]:
+        """Changes of a table without segments with start <= key < stop, in the order of the keys, at most so many."""
+        rows, order = self.get(0, {}), self._order
+        if len(order) < len(rows):
+            # A dict keeps the order of arrival, and no change is ever taken back: what is new stands at its end.
+            order.extend(islice(rows, len(order), None))
+            order.sort()
+        first = bisect_left(order, start)
+        return [
+            (key, rows[key]) for key in order[first : bisect_left(order, stop, first, min(first + limit, len(order)))]
+        ]
 
 
 class TableWriter:
@@ -32,12 +56,12 @@ class TableWriter:
         spec: TableSpec,
         store: Store,
         changelog: Output,
-        layers: Sequence[Mapping[int, Mapping[bytes, bytes | None]]],
+        layers: Sequence[Changes],
     ) -> None:
         self.spec = spec
         self._store = store
         self._changelog = changelog
-        self.writes: dict[int, dict[bytes, bytes | None]] = {}
+        self.writes = Changes()
         self._layers = [self.writes, *layers]
 
     def get(self, key: bytes) -> bytes | None:
@@ -71,6 +95,33 @@ class TableWriter:
             rows.update(layer.get(0, {}))
         return sorted((key, value) for key, value in rows.items() if value is not None)
 
+    def range(self, start: bytes, stop: bytes, limit: int) -> list[tuple[bytes, bytes]]:
+        """The first rows of an ordered table with start <= key < stop, in the order of their keys.
+
+        Parameters
+        ----------
+        start
+            For a scan that is fast, no lower than the lowest row may be: RocksDB has to step over deleted rows.
+        limit
+            How many rows at most.
+        """
+        found: list[tuple[bytes, bytes]] = []
+        while len(found) < limit and start < stop:
+            # Each source gives so many at most, and is silent about what lies behind its last one. Deletes may hide
+            # what was found, hence the next round.
+            most = limit - len(found)
+            stored = self._store.range(self.spec.name, start, stop, most)
+            changes = [layer.between(start, stop, most) for layer in reversed(self._layers)]
+            parts: list[Sequence[tuple[bytes, bytes | None]]] = [stored, *changes]
+            known = min([stop, *(part[-1][0] + b"\0" for part in parts if len(part) == most)])
+            rows: dict[bytes, bytes | None] = {}
+            for part in parts:
+                rows.update(part)
+            kept = [(key, value) for key, value in rows.items() if value is not None and key < known]
+            found += sorted(kept)[:most]
+            start = known
+        return found
+
     def put(self, key: bytes, value: bytes, timestamp: int, segment: int = 0) -> None:
         """Set a row, and write its change to the changelog (timestamp in ms)."""
         try:
@@ -79,6 +130,16 @@ class TableWriter:
             self.writes[segment] = {key: value}
         changelog_key = SEGMENT.pack(segment) + key if self.spec.span else key
         self._changelog.append(timestamp, changelog_key, value)
+
+    def put_many(self, rows: dict[bytes, bytes], timestamp: int, segment: int = 0) -> None:
+        """Set rows, and write their changes to the changelog (timestamp in ms)."""
+        if not rows:
+            return
+        self.writes.setdefault(segment, {}).update(rows)
+        prefix = SEGMENT.pack(segment) if self.spec.span else b""
+        append = self._changelog.append
+        for key, value in rows.items():
+            append(timestamp, prefix + key, value)
 
     def delete(self, key: bytes, timestamp: int) -> None:
         """Remove a row of a table without segments."""

@@ -3,8 +3,9 @@
 Opening: fence the former owner, read the committed offsets, bring the store up to the changelogs' end, seek. The order
 matters: only after the fence are offsets and changelogs what they will stay.
 
-Work: fetches are processed into a checkpoint while the one before is being committed. Whatever goes wrong in between,
-the task throws everything away that is not committed, and opens again: Kafka then says what took place.
+Work: fetches, and what falls due by the clock, are processed into a checkpoint while the one before is being committed.
+Whatever goes wrong in between, the task throws everything away that is not committed, and opens again: Kafka then says
+what took place.
 """
 
 from __future__ import annotations
@@ -23,10 +24,9 @@ from faust.types import TP
 
 from walstream.engine.changelog import recover
 from walstream.engine.checkpoint import Checkpoint
-from walstream.engine.fetch import Fetch
+from walstream.engine.fetch import Fetch, explained
 from walstream.engine.gate import Gate
 from walstream.engine.producer import TransactionalProducer
-from walstream.engine.reread import reread
 from walstream.engine.store import Store
 from walstream.engine.topology import Processor, Topology
 from walstream.errors import Fenced, LostRange, Unreadable
@@ -78,6 +78,7 @@ class Task:
         self._expected: dict[str, int] = {}
         self._positions: dict[str, int] = {}
         self._closing = False
+        self._first = True  # whether nothing was committed since the opening
         self._committing: asyncio.Task[None] | None = None
         self._producer: TransactionalProducer | None = None
         self._store: Store | None = None
@@ -166,7 +167,9 @@ class Task:
         for tp in self.sources:
             consumer.gates[tp] = Gate()
         await consumer.hold(self.sources)
-        self._producer = TransactionalProducer(engine.connection, f"walstream.{topology.name}.{self.partition}")
+        self._producer = TransactionalProducer(
+            engine.connection, f"walstream.{topology.name}.{self.partition}", engine.clock
+        )
         await self._producer.start()
         committed = await consumer.committed(self.sources)
         changelogs = [table.changelog for table in topology.tables]
@@ -182,6 +185,7 @@ class Task:
         self.committed = {
             tp.topic: self._position(tp, committed.get(tp), bounds[tp.topic], has_state) for tp in self.sources
         }
+        self._first = True
         self._expected = dict(self.committed)
         self._positions = {topic: bounds[topic][1] for topic in topology.tracked}
         self._queue.clear()
@@ -194,8 +198,6 @@ class Task:
         checkpoint = self._begin(None)
         await self._processor.open(checkpoint)
         if not checkpoint.is_empty:
-            # A table with rows and a group without an offset would look like a lost range to the next owner.
-            checkpoint.offsets.update(self.committed)
             self._seal(checkpoint)
             await self._commit(checkpoint)
         if not self._closing:
@@ -226,7 +228,7 @@ class Task:
         building: Checkpoint | None = None
         before: Checkpoint | None = None
         while not self._closing:
-            await self._wait_for_fetch()
+            await self._wait_for_work()
             if self._closing:
                 break
             building = self._begin(before)
@@ -234,18 +236,14 @@ class Task:
             began = time.monotonic()
             unreadable: Unreadable | None = None
             while unreadable is None and self._has_room(building, began):
-                fetch = self._queue[0]
-                try:
-                    await processor.process(fetch, building)
-                except Unreadable as exc:
-                    unreadable = await self._reread(fetch, exc)
-                building.offsets[fetch.topic] = fetch.position
-                if fetch.is_done:
-                    self._queue.popleft()
-                    self._engine.consumer.gates[TP(fetch.topic, fetch.partition)].done()
-                    self._engine.consumer.wake()
+                if self._queue:
+                    unreadable = await self._process(processor, self._queue[0], building)
+                if unreadable is None and self._is_due():
+                    await processor.process_due(building)
                 await asyncio.sleep(0)  # the other tasks' turn
             processor.finish(building)
+            if building.is_empty:
+                continue  # what was due came to nothing
             self._now(State.COMMITTING)
             if self._committing is not None:
                 await self._committing
@@ -265,23 +263,28 @@ class Task:
             self._seal(last)
             await self._commit(last)
 
-    async def _reread(self, fetch: Fetch, error: Unreadable) -> Unreadable | None:
-        """Put what a more patient decoder reads in the place of a fetch; give the error where it was that one's."""
-        if fetch.is_reread:
-            return error
-        parts = await reread(self._engine.connection, fetch, self._engine.group)
-        self._queue.popleft()
-        self._queue.extendleft(reversed(parts))
-        return None
+    async def _process(self, processor: Processor, fetch: Fetch, building: Checkpoint) -> Unreadable | None:
+        """Work on the fetch at the front; give the error if what comes next in it cannot be read."""
+        unreadable = None
+        try:
+            await processor.process(fetch, building)
+        except Unreadable as exc:
+            unreadable = explained(exc, self._engine.group)
+        building.offsets[fetch.topic] = fetch.position
+        if fetch.is_done:
+            self._queue.popleft()
+            self._engine.consumer.gates[TP(fetch.topic, fetch.partition)].done()
+            self._engine.consumer.wake()
+        return unreadable
 
     def _has_room(self, building: Checkpoint, began: float) -> bool:
         """Whether more work goes into the checkpoint, and there is some."""
-        if not self._queue or self._closing:
+        if self._closing or not (self._queue or self._is_due()):
             return False
         return building.size < CHECKPOINT_SIZE and time.monotonic() - began < CHECKPOINT_AGE
 
-    async def _wait_for_fetch(self) -> None:
-        while not self._queue and not self._closing:
+    async def _wait_for_work(self) -> None:
+        while not self._queue and not self._closing and not self._is_due():
             self._wake.clear()
             if self._committing is None:
                 self._now(State.IDLE)
@@ -289,7 +292,31 @@ class Task:
                 self._committing.result()
                 self._committing = None
                 self._now(State.IDLE)
-            await self._wake.wait()
+            timer = self._set_timer()
+            try:
+                await self._wake.wait()
+            finally:
+                if timer is not None:
+                    timer.cancel()
+
+    # Work that comes of time
+
+    def _is_due(self) -> bool:
+        due = None if self._processor is None else self._processor.due_at()
+        return due is not None and due <= self._engine.clock.now()
+
+    def _set_timer(self) -> asyncio.TimerHandle | None:
+        assert self._processor is not None
+        due = self._processor.due_at()
+        if due is None:
+            return None
+        wait = max(due - self._engine.clock.now(), 0) / 1e6
+        return asyncio.get_running_loop().call_later(wait, self._wake.set)
+
+    def check_due(self) -> None:
+        """Wake a task whose timer is wrong: clocks were set, or the machine was suspended."""
+        if self.state is State.IDLE and self._is_due():
+            self._wake.set()
 
     # Checkpoints
 
@@ -297,11 +324,15 @@ class Task:
         assert self._producer is not None and self._store is not None
         return Checkpoint(
             self.partition, self._producer.new_batch, self._store, self.topology.tables, self._positions, before,
-            self._engine.make_sure,
+            self._engine.make_sure, self._engine.clock,
         )  # fmt: skip
 
     def _seal(self, checkpoint: Checkpoint) -> None:
         """Close the checkpoint's batches. The next one may begin then, behind the marker of this one's transaction."""
+        if self._first:
+            # A table with rows and a group without an offset would look like a lost range to the next owner.
+            self._first = False
+            checkpoint.offsets = self.committed | checkpoint.offsets
         checkpoint.seal()
         for topic in self.topology.tracked:
             at = (topic, self.partition)

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import abc
 import enum
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 from pydantic import BaseModel, ConfigDict
 
 from walstream.changes import Change
 from walstream.entry import Entry
+from walstream.headers import Header
+from walstream.wire import Record
 
 
 class Verdict(enum.Enum):
@@ -72,8 +74,17 @@ class Dead:
 Outcome = Applied | Skipped | Retry | Dead
 APPLIED, SKIPPED = Applied(), Skipped()
 
-Emit = Callable[[str, int, int, bytes | None, bytes | None, list[tuple[str, bytes | None]]], None]
-"""Adds a record to the checkpoint: topic, partition, timestamp (ms), key, value, headers."""
+
+class Staging(Protocol):
+    """A checkpoint, as a sink that writes into it sees it."""
+
+    def emit(
+        self, topic: str, partition: int, timestamp: int, key: bytes | None, value: bytes | None, headers: list[Header]
+    ) -> None:
+        """Add a record to any partition of any topic of the cluster (timestamp in ms)."""
+
+    def emit_original(self, topic: str, partition: int, raw: Record, timestamp: int) -> None:
+        """Add an entry's `Entry.raw` as its producer wrote it, which costs less than to decode and encode it."""
 
 
 class NoOptions(BaseModel):
@@ -165,5 +176,5 @@ class CheckpointSink(Sink):
         raise NotImplementedError("a checkpoint sink stages its records; it does not write them")
 
     @abc.abstractmethod
-    def stage(self, batch: Sequence[Entry], emit: Emit) -> Sequence[Outcome]:
+    def stage(self, batch: Sequence[Entry], checkpoint: Staging) -> Sequence[Outcome]:
         """Add the batch's records to the checkpoint, and answer with one outcome per entry, in the same order."""

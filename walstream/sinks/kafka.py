@@ -33,13 +33,14 @@ from walstream.sinks.base import (
     TARGET_DOWN,
     CheckpointSink,
     Dead,
-    Emit,
     Outcome,
     Retry,
     Sink,
     SinkContext,
+    Staging,
 )
 from walstream.topics import BATCH_OVERHEAD
+from walstream.wire.builder import BatchBuilder
 
 # How long a batch may take. The producer itself tries for ever, so that it can keep its promise of no duplicates.
 ANSWER_WITHIN_S = 20.0
@@ -94,8 +95,7 @@ class Router:
         """Why the broker would refuse the record, and with it everything that is in the same batch or transaction."""
         if entry.key is None and self.topic.compacted:
             return Dead(f"the topic {self.topic.name} is compacted and takes no record without a key")
-        size = len(entry.key or b"") + len(entry.value or b"") + BATCH_OVERHEAD
-        size += sum(len(name.encode()) + len(value or b"") + 10 for name, value in entry.headers)
+        size = entry.size + BATCH_OVERHEAD
         if size > self.topic.max_bytes:
             return Dead(f"it has about {size} bytes, and the topic {self.topic.name} takes {self.topic.max_bytes}")
         return None
@@ -145,6 +145,7 @@ class KafkaSink(Sink):
     async def open(self) -> None:
         self._router = await Router.open(self.context)
         count = self._router.topic.partitions
+        self._batch_bytes = min(BATCH_BYTES, self._router.topic.max_bytes)
         self._locks = [asyncio.Lock() for _ in range(count)]
         # What was sent and not answered in time. Only once it is, the next batch of that partition may follow: so
         # order holds, and an unreachable cluster does not make batches pile up.
@@ -165,8 +166,6 @@ class KafkaSink(Sink):
         producer = AIOKafkaProducer(
             **_cluster(self.context).aiokafka(),
             enable_idempotence=True,
-            compression_type="lz4",
-            max_batch_size=min(BATCH_BYTES, self._router.topic.max_bytes),
             request_timeout_ms=int(ANSWER_WITHIN_S * 1000 / 2),
         )
         try:
@@ -225,12 +224,10 @@ class KafkaSink(Sink):
         alone = False
         async with self._locks[partition]:
             while todo:
-                builder, taken = self._producer.create_batch(), 0
+                builder, taken = BatchBuilder(self._batch_bytes, "lz4", transactional=False), 0
                 for i in todo[: 1 if alone else None]:
                     entry = batch[i]
-                    if not builder.append(
-                        timestamp=entry.timestamp, key=entry.key, value=entry.value, headers=entry.headers
-                    ):
+                    if not builder.writer.append(entry.timestamp, entry.key, entry.value, list(entry.headers)):
                         break
                     taken += 1
                 try:
@@ -245,7 +242,7 @@ class KafkaSink(Sink):
                 todo = todo[taken:]
         return failed
 
-    async def _send(self, builder: Any, partition: int) -> None:
+    async def _send(self, builder: BatchBuilder, partition: int) -> None:
         unanswered = self._unanswered.get(partition)
         if unanswered is not None:
             await _answer(unanswered)  # whether it failed or not: its records come again
@@ -282,13 +279,18 @@ class OwnClusterKafkaSink(CheckpointSink):
     async def provision(self, *, dry_run: bool) -> Sequence[Change]:
         return await _provision(self.context, dry_run)
 
-    def stage(self, batch: Sequence[Entry], emit: Emit) -> Sequence[Outcome]:
+    def stage(self, batch: Sequence[Entry], checkpoint: Staging) -> Sequence[Outcome]:
         outcomes: list[Outcome] = []
         topic, router = self.options.topic, self._router
         for entry in batch:
             dead = router.refusal(entry)
             if dead is None:
-                emit(topic, router.partition(entry), entry.timestamp, entry.key, entry.value, list(entry.headers))
+                partition = router.partition(entry)
+                if entry.raw is not None:
+                    checkpoint.emit_original(topic, partition, entry.raw, entry.timestamp)
+                else:
+                    headers = list(entry.headers)
+                    checkpoint.emit(topic, partition, entry.timestamp, entry.key, entry.value, headers)
             outcomes.append(dead or APPLIED)
         return outcomes
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gzip
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from aiokafka import codec
@@ -13,7 +13,7 @@ from aiokafka.protocol.produce import ProduceRequest
 from aiokafka.record.util import calc_crc32c
 from aiokafka.structs import TopicPartition
 
-from walstream.engine.record_batch import HEADER
+from walstream.wire.batch import HEADER, LOG_APPEND_TIME, Batch
 
 CODECS = {
     "none": bytes, "gzip": gzip.compress, "snappy": codec.snappy_encode, "lz4": codec.lz4_encode,
@@ -34,18 +34,32 @@ class RawRecord(NamedTuple):
 
 def encode_batch(
     records: Sequence[RawRecord], *, base: int = 0, timestamp: int = 1_000, compression: str = "none",
-    trailing: bytes = b"",
+    trailing: bytes = b"", append_time: bool = False,
 ) -> bytes:  # fmt: skip
     """Encode a batch; ``trailing`` is written behind the compressed records, where nothing belongs."""
+    flags = NUMBERS[compression] | (LOG_APPEND_TIME if append_time else 0)
     body = b"".join(_record(delta, record) for delta, record in enumerate(records))
     compress: Any = CODECS[compression]
     payload = bytes(compress(body)) + trailing
     last = len(records) - 1
     length = HEADER.size - 12 + len(payload)
     header = HEADER.pack(
-        base, length, -1, 2, 0, NUMBERS[compression], last, timestamp, timestamp + last, -1, -1, -1, len(records)
+        base, length, -1, 2, 0, flags, last, timestamp, timestamp + last, -1, -1, -1, len(records)
     )
     return seal(header + payload)
+
+
+def batches_of(records: Iterable[Any]) -> list[Batch]:
+    """Batches of one record each, for what has the fields of a record: offset, timestamp, key, value, headers."""
+    batches = []
+    for record in records:
+        headers = [(name.encode(errors="surrogateescape"), value) for name, value in record.headers]
+        raw = encode_batch(
+            [RawRecord(record.key, record.value, headers)], base=record.offset, timestamp=record.timestamp,
+            append_time=record.timestamp_type == 1,
+        )  # fmt: skip
+        batches.append(Batch(raw))
+    return batches
 
 
 def seal(batch: bytes) -> bytes:

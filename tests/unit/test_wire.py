@@ -1,0 +1,289 @@
+"""Records on the wire: both implementations read and write what the other does, and what aiokafka does."""
+
+from __future__ import annotations
+
+import struct
+from types import ModuleType
+from typing import Any
+
+import pytest
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
+from aiokafka.record.memory_records import MemoryRecords
+from hypothesis import given
+from hypothesis import strategies as st
+
+from walstream.entry import Entry
+from walstream.errors import RecordRefused
+from walstream.headers import strip_headers
+from walstream.identity import identity
+from walstream.record import parse
+from walstream.testing.raw_batch import CODECS, RawRecord, encode_batch
+from walstream.wire import compiled, plain
+from walstream.wire.batch import Batch, split
+from walstream.wire.builder import BatchBuilder
+
+MODULES: list[ModuleType] = [plain, compiled]
+both = pytest.mark.parametrize("module", MODULES, ids=["plain", "compiled"])
+
+names = st.text(st.characters(codec="utf-8"), max_size=20) | st.sampled_from(
+    ["ce_id", "ce_source", "ce_type", "ce_time", "ce_specversion", "content-type", "traceparent", "walstream-x"]
+)
+blocks = st.none() | st.binary(max_size=200)
+headers = st.lists(st.tuples(names, blocks), max_size=10)
+records = st.lists(
+    st.tuples(st.integers(0, 2**50), blocks, blocks, headers), min_size=1, max_size=20
+)  # timestamp, key, value, headers
+
+
+def filled(module: Any, given: list[Any], limit: int = 1 << 20) -> Any:
+    writer = module.RecordWriter(limit)
+    for record in given:
+        assert writer.append(*record)
+    return writer
+
+
+def read(module: Any, writer: Any, base: int = 0) -> list[Any]:
+    payload = writer.payload()
+    return list(module.RecordReader(payload, 0, len(payload), writer.count, base, writer.first_timestamp))
+
+
+def raw(name: str) -> bytes:
+    return name.encode()
+
+
+# Writing and reading
+
+
+@both
+@given(records)
+def test_what_is_written_is_what_aiokafka_writes(module: Any, given: list[Any]) -> None:
+    builder = DefaultRecordBatchBuilder(2, 0, 0, -1, -1, 0, 1 << 20)
+    for offset, (timestamp, key, value, own) in enumerate(given):
+        builder.append(offset, timestamp, key, value, own)
+    expected = bytes(builder.build())
+    writer = filled(module, given)
+    assert writer.size == len(expected) - 61
+    assert writer.payload() == expected[61:]
+    assert (writer.count, writer.first_timestamp, writer.max_timestamp) == (
+        len(given), given[0][0], max(timestamp for timestamp, *_ in given),
+    )  # fmt: skip
+
+
+@both
+@pytest.mark.parametrize("writing", MODULES, ids=["by-plain", "by-compiled"])
+@given(records)
+def test_what_is_written_is_read_again(module: Any, writing: Any, given: list[Any]) -> None:
+    found = read(module, filled(writing, given), base=70)
+    assert [(r.timestamp, r.key, r.value, r.headers) for r in found] == given
+    assert [r.offset for r in found] == list(range(70, 70 + len(given)))
+    assert {r.timestamp_type for r in found} == {0}
+    assert all(r.misnamed == () for r in found)
+    for record, (_, key, value, own) in zip(found, given, strict=True):
+        least = len(key or b"") + len(value or b"") + sum(len(raw(name)) + len(text or b"") for name, text in own)
+        assert least <= record.size <= least + 10 * len(own)
+
+
+@both
+def test_a_record_that_does_not_fit_is_left_out_but_for_the_first(module: Any) -> None:
+    writer = module.RecordWriter(100)
+    assert writer.append(1, b"k", bytes(500))
+    assert not writer.append(1, b"k", b"v")
+    assert writer.count == 1
+    writer = module.RecordWriter(200)
+    assert writer.append(1, b"k", bytes(50))
+    assert not writer.append(1, b"k", bytes(150))
+    assert writer.append(1, b"k", b"small")
+    assert [record.value for record in read(plain, writer)] == [bytes(50), b"small"]
+
+
+@both
+def test_the_brokers_append_time_is_that_of_all(module: Any) -> None:
+    payload = filled(module, [(5, b"a", None, []), (9, b"b", b"", [])]).payload()
+    found = list(module.RecordReader(payload, 0, len(payload), 2, 0, 5, 1_234))
+    assert [(r.timestamp, r.timestamp_type) for r in found] == [(1_234, 1)] * 2
+
+
+@both
+@given(records, st.data())
+def test_a_batch_that_was_cut_or_changed_is_refused_or_read_but_never_crashes(
+    module: Any, given: list[Any], data: st.DataObject
+) -> None:
+    payload = bytearray(filled(plain, given).payload())
+    at = data.draw(st.integers(0, len(payload) - 1))
+    payload[at] = data.draw(st.integers(0, 255))
+    cut = data.draw(st.integers(0, len(payload)))
+    broken = bytes(payload[:cut])
+    results = []
+    for one in MODULES:
+        try:
+            found = list(one.RecordReader(broken, 0, len(broken), len(given), 0, 0))
+            results.append([(r.offset, r.timestamp, r.key, r.value, r.headers, r.misnamed) for r in found])
+        except ValueError as error:
+            results.append(str(error))
+    assert results[0] == results[1]
+
+
+@both
+@pytest.mark.parametrize("count", [1, 3])
+def test_another_number_of_records_is_refused(module: Any, count: int) -> None:
+    payload = filled(module, [(5, b"a", None, []), (9, b"b", b"", [])]).payload()
+    with pytest.raises(ValueError, match=r"record 2 of the batch|stand behind"):
+        module.RecordReader(payload, 0, len(payload), count, 0, 0)
+
+
+@both
+def test_names_that_are_not_utf8_are_told(module: Any) -> None:
+    batch = encode_batch([RawRecord(b"k", b"v", [(b"b\xff", b"1"), ("ä".encode(), None), (b"c", b"2")])])
+    payload = batch[61:]
+    (record,) = module.RecordReader(payload, 0, len(payload), 1, 0, 0)
+    assert record.headers == [("b\\xff", b"1"), ("ä", None), ("c", b"2")]
+    assert record.misnamed == ("b\\xff",)
+
+
+# Batches
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_a_batch_is_read_whatever_its_compression(codec: str) -> None:
+    given = [RawRecord(b"k%d" % i, b"value" * i, [(b"h", b"x")]) for i in range(50)]
+    one = encode_batch(given, base=7, timestamp=99, compression=codec)
+    two = encode_batch(given[:1], base=57)
+    first, second = split(one + two + two[:-1])
+    assert (first.base_offset, first.next_offset, second.base_offset, second.next_offset) == (7, 57, 57, 58)
+    assert first.is_intact() and second.is_intact()
+    found = list(first.records())
+    assert [(r.offset, r.timestamp, r.key, r.value) for r in found] == [
+        (7 + i, 99 + i, b"k%d" % i, b"value" * i) for i in range(50)
+    ]
+
+
+def test_a_damaged_batch_is_not_intact() -> None:
+    batch = bytearray(encode_batch([RawRecord(b"k", b"v")]))
+    batch[-1] ^= 1
+    (damaged,) = split(bytes(batch))
+    assert not damaged.is_intact()
+    short = encode_batch([RawRecord(b"k", b"v")])
+    (shorter,) = split(short[:8] + struct.pack(">i", 3) + short[12:])
+    assert not shorter.is_intact()
+
+
+@pytest.mark.parametrize("compression", [None, "lz4", "zstd", "gzip", "snappy"])
+@given(records)
+def test_what_a_builder_sends_is_read_by_aiokafka(compression: str | None, given: list[Any]) -> None:
+    builder = BatchBuilder(1 << 20, compression, transactional=True)
+    for record in given:
+        builder.writer.append(*record)
+    builder.writer.append(3, b"filler", bytes(600))
+    builder._set_producer_state(5, 6, 7)
+    built = builder._build()
+    assert builder.closed() and builder.record_count() == len(given) + 1 and builder.size() == len(built)
+    batch = MemoryRecords(built).next_batch()
+    assert batch.validate_crc() and batch.is_transactional
+    assert (batch.producer_id, batch.producer_epoch, batch.base_sequence) == (5, 6, 7)
+    assert (batch.compression_type == 0) == (compression is None)
+    assert [(r.timestamp, r.key, r.value, r.headers) for r in batch][:-1] == given
+    assert Batch(built).is_intact()
+
+
+# CloudEvents where they stand
+
+texts = st.sampled_from([b"", b"1.0", b"x", "ü".encode(), b"\xff", b"application/json", b"application/CloudEvents+json"])
+moments = st.datetimes().map(lambda moment: f"{moment.isoformat()}Z".encode()) | st.sampled_from(
+    [b"2013-02-29T00:00:00Z", b"2012-02-29T23:59:59.123456789Z", b"2013-01-01T00:00:60Z", b"2013-01-01T00:00:00+01:00",
+     b"2013-13-01T00:00:00Z", b"2013-04-31T00:00:00Z", b"2013-01-01T24:00:00Z", b"2013-01-01T00:00:00.Z", b"0000-01-01T00:00:00Z",
+     b"2013-01-01t00:00:00z", b"", b"now"]
+)  # fmt: skip
+attributes = st.sampled_from(
+    ["ce_walaction", "ce_waldelay", "ce_walx", "ce_expirytime", "ce_partitionkey", "ce_traceparent", "ce_extension",
+     "content-type", "Content-Type", "walstream-time", "Walstream-Time", "other", "ce_", "ce_id", "ce_type"]
+)  # fmt: skip
+usual = st.fixed_dictionaries(
+    {"ce_specversion": st.just(b"1.0"), "ce_id": st.binary(max_size=20), "ce_source": texts, "ce_type": texts},
+    optional={"ce_time": moments},
+).map(lambda found: list(found.items()))
+events = st.builds(
+    lambda first, more, order: order.sample(first + more, len(first + more)),
+    usual,
+    st.lists(st.tuples(attributes, st.none() | texts), max_size=5),
+    st.randoms(use_true_random=False),
+)
+
+
+@given(blocks, blocks, events)
+def test_a_plain_event_is_what_parsing_finds(key: bytes | None, value: bytes | None, own: list[Any]) -> None:
+    (record,) = read(compiled, filled(compiled, [(77, key, value, own)]))
+    found = compiled.plain_event(record)
+    if found is None:
+        return
+    event = parse(key, value, own, 77)
+    assert found == (identity(key, event.source, event.id), event.time, event.type.encode())
+    assert (event.action, event.delay, event.deliver_at, event.jitter, event.expiry, event.targets, event.structured) == (
+        "write", None, None, None, None, None, False,
+    )  # fmt: skip
+    assert event.key == key
+    assert strip_headers(own) == own
+
+
+@pytest.mark.parametrize(
+    "more", [[], [("ce_time", b"2013-01-01T05:17:00.25Z")], [("content-type", b"application/json"), ("ce_sequence", b"1")]]
+)
+def test_the_common_kind_of_record_is_plain(more: list[Any]) -> None:
+    own = [("ce_specversion", b"1.0"), ("ce_id", b"17"), ("ce_source", b"/a"), ("ce_type", b"t"), *more]
+    (record,) = read(compiled, filled(compiled, [(77, b"key", b"value", own)]))
+    assert compiled.plain_event(record) is not None
+
+
+@given(moments)
+def test_a_time_is_read_where_it_stands_as_it_is_read_by_parsing(text: bytes) -> None:
+    own = [("ce_specversion", b"1.0"), ("ce_id", b"17"), ("ce_source", b"/a"), ("ce_type", b"t"), ("ce_time", text)]
+    (record,) = read(compiled, filled(compiled, [(77, b"key", b"value", own)]))
+    found = compiled.plain_event(record)
+    if found is not None:
+        assert found[1] == parse(b"key", b"value", own, 77).time
+
+
+# Entries of the log
+
+
+@both
+@given(blocks, blocks, headers.map(strip_headers), st.integers(0, 2**62), st.integers(0, 2**50))
+def test_an_entry_goes_to_the_log_and_back(
+    module: Any, key: bytes | None, value: bytes | None, own: list[Any], time: int, timestamp: int
+) -> None:
+    (record,) = read(module, filled(module, [(timestamp, key, value, own)]), base=41)
+    writer = module.RecordWriter(1 << 20)
+    assert writer.append_entry(record, time)
+    (logged,) = read(module, writer)
+    entry = Entry.from_log(3, 9, logged.key, logged.value, logged.headers, logged.timestamp)
+    assert (entry.key, entry.value, list(entry.headers), entry.timestamp) == (key, value, own, timestamp)
+    assert (entry.time, entry.ingress_position, entry.path) == (time, 41, b"")
+    if (found := module.plain_entry(logged)) is not None:
+        assert found[:4] == (time, 41, timestamp, b"")
+        if found[4]:
+            assert entry.is_for("any")
+    writer = module.RecordWriter(1 << 20)
+    assert writer.append_original(logged, timestamp)
+    (original,) = read(module, writer)
+    assert (original.key, original.value, original.headers, original.timestamp) == (key, value, own, timestamp)
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["walstream-version", "walstream-time", "walstream-position", "walstream-timestamp",
+                             "walstream-path", "walstream-other", "ce_specversion", "ce_waltargets"]),
+            st.none() | st.sampled_from([b"1", b"2", b"-5", b"", b"x", b"123456789012345678", b"+3", b" 4"]),
+        ),
+        max_size=8,
+    )
+)  # fmt: skip
+def test_an_entry_that_is_read_where_it_stands_is_what_its_headers_say(own: list[Any]) -> None:
+    (record,) = read(compiled, filled(compiled, [(1, b"k", b"v", own)]))
+    found = compiled.plain_entry(record)
+    if found is None:
+        return
+    try:
+        entry = Entry.from_log(0, 0, b"k", b"v", own, 1)
+    except RecordRefused:
+        pytest.fail("parsing refuses it")
+    assert found[:4] == (entry.time, entry.ingress_position, entry.timestamp, entry.path)

@@ -1,0 +1,629 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
+"""Records of Kafka's format 2, read and written without an object for what nobody looks at.
+
+A `Record` is a view into the fetched bytes: key, value and headers become objects when they are asked for. On the
+common path nobody asks: `plain_event` reads the attributes where they stand, and `RecordWriter.append_entry` copies
+key, value and headers from one batch into the next as they are.
+
+`plain.py` is the same in Python. The format: https://kafka.apache.org/documentation/#recordbatch.
+"""
+
+cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.mem cimport PyMem_Free, PyMem_Realloc
+from cpython.unicode cimport PyUnicode_DecodeUTF8
+from libc.stdint cimport int64_t, uint8_t, uint64_t
+from libc.stdio cimport snprintf
+from libc.string cimport memcmp, memcpy
+
+from hashlib import blake2b
+
+cdef extern from "Python.h":
+    const char* PyUnicode_AsUTF8AndSize(object text, Py_ssize_t* size) except NULL
+
+cdef struct Frame:
+    # Where the parts of one record stand. A null key or value has no address.
+    int64_t timestamp_delta
+    int64_t offset_delta
+    const uint8_t* key
+    Py_ssize_t key_size
+    const uint8_t* value
+    Py_ssize_t value_size
+    const uint8_t* headers  # behind their count
+    const uint8_t* end
+    int64_t header_count
+    bint is_odd  # a header's name is not ASCII, or null
+
+
+# Reading
+
+
+cdef inline bint read_varint(const uint8_t** at, const uint8_t* end, int64_t* number) noexcept nogil:
+    """A signed integer of up to ten bytes, seven bits in each, the lowest first; zigzag."""
+    cdef uint64_t bits = 0
+    cdef int shift = 0
+    cdef uint8_t byte
+    while shift < 70:
+        if at[0] == end:
+            return False
+        byte = at[0][0]
+        at[0] += 1
+        bits |= <uint64_t>(byte & 0x7F) << shift
+        if byte < 0x80:
+            number[0] = <int64_t>(bits >> 1) ^ -<int64_t>(bits & 1)
+            return True
+        shift += 7
+    return False
+
+
+cdef inline bint read_block(
+    const uint8_t** at, const uint8_t* end, const uint8_t** block, Py_ssize_t* size
+) noexcept nogil:
+    """Bytes with their length in front; a negative one is null."""
+    cdef int64_t length
+    block[0] = NULL
+    size[0] = 0
+    if not read_varint(at, end, &length):
+        return False
+    if length < 0:
+        return True
+    if length > end - at[0]:
+        return False
+    block[0] = at[0]
+    size[0] = length
+    at[0] += length
+    return True
+
+
+cdef inline bint is_ascii(const uint8_t* text, Py_ssize_t size) noexcept nogil:
+    cdef uint8_t bits = 0
+    cdef Py_ssize_t i
+    for i in range(size):
+        bits |= text[i]
+    return bits < 0x80
+
+
+cdef bint read_frame(const uint8_t** at, const uint8_t* end, Frame* frame) noexcept nogil:
+    """Read one record, and leave the address behind it; False where it does not follow the format."""
+    cdef int64_t length, i
+    cdef const uint8_t* part
+    cdef Py_ssize_t size
+    if not read_varint(at, end, &length) or length < 1 or length > end - at[0]:
+        return False
+    end = frame.end = at[0] + length
+    at[0] += 1  # attributes, of which none is in use
+    if not (
+        read_varint(at, end, &frame.timestamp_delta)
+        and read_varint(at, end, &frame.offset_delta)
+        and read_block(at, end, &frame.key, &frame.key_size)
+        and read_block(at, end, &frame.value, &frame.value_size)
+        and read_varint(at, end, &frame.header_count)
+        and frame.header_count >= 0
+    ):
+        return False
+    frame.headers = at[0]
+    frame.is_odd = False
+    for i in range(frame.header_count):
+        if not read_block(at, end, &part, &size):
+            return False
+        if part == NULL or not is_ascii(part, size):
+            frame.is_odd = True
+        if not read_block(at, end, &part, &size):
+            return False
+    return at[0] == end
+
+
+cdef inline object block_or_none(const uint8_t* block, Py_ssize_t size):
+    return None if block == NULL else PyBytes_FromStringAndSize(<const char*>block, size)
+
+
+@cython.final
+@cython.no_gc
+@cython.freelist(256)
+cdef class Record:
+    """A record where it was fetched to; see `plain.Record`."""
+
+    cdef bytes _data  # keeps the addresses valid
+    cdef Frame _frame
+    cdef readonly int64_t offset
+    cdef readonly int64_t timestamp
+    cdef readonly int timestamp_type
+
+    @property
+    def key(self):
+        return block_or_none(self._frame.key, self._frame.key_size)
+
+    @property
+    def value(self):
+        return block_or_none(self._frame.value, self._frame.value_size)
+
+    @property
+    def headers(self):
+        cdef const uint8_t* at = self._frame.headers
+        cdef const uint8_t* name = NULL
+        cdef const uint8_t* value = NULL
+        cdef Py_ssize_t name_size = 0, value_size = 0
+        cdef int64_t i
+        cdef const char* errors = b"backslashreplace"
+        headers = []
+        for i in range(self._frame.header_count):
+            read_block(&at, self._frame.end, &name, &name_size)
+            read_block(&at, self._frame.end, &value, &value_size)
+            headers.append(
+                (
+                    "" if name == NULL else PyUnicode_DecodeUTF8(<const char*>name, name_size, errors),
+                    block_or_none(value, value_size),
+                )
+            )
+        return headers
+
+    @property
+    def size(self):
+        """Bytes of key, value and headers as they are encoded: not less than what they have."""
+        return self._frame.key_size + self._frame.value_size + (self._frame.end - self._frame.headers)
+
+    @property
+    def misnamed(self):
+        cdef const uint8_t* at = self._frame.headers
+        cdef const uint8_t* name = NULL
+        cdef const uint8_t* value = NULL
+        cdef Py_ssize_t name_size = 0, value_size = 0
+        cdef int64_t i
+        if not self._frame.is_odd:
+            return ()
+        found = []
+        for i in range(self._frame.header_count):
+            read_block(&at, self._frame.end, &name, &name_size)
+            read_block(&at, self._frame.end, &value, &value_size)
+            raw = block_or_none(name, name_size) or b""
+            text = raw.decode(errors="backslashreplace")
+            if text.encode() != raw:
+                found.append(text)
+        return tuple(found)
+
+
+@cython.final
+cdef class RecordReader:
+    """The records of one batch, one after the other; see `plain.RecordReader`."""
+
+    cdef bytes _data
+    cdef const uint8_t* _at
+    cdef const uint8_t* _end
+    cdef int64_t _base, _first_timestamp, _append_time
+
+    def __init__(
+        self, bytes data, Py_ssize_t start, Py_ssize_t end, int64_t count, int64_t base, int64_t first_timestamp,
+        append_time=None,
+    ):
+        cdef Frame frame
+        cdef int64_t i
+        cdef const uint8_t* at
+        if not 0 <= start <= end <= len(data):
+            raise ValueError(f"there are no bytes {start} to {end} in {len(data)}")
+        self._data = data
+        self._at = at = <const uint8_t*>PyBytes_AS_STRING(data) + start
+        self._end = <const uint8_t*>PyBytes_AS_STRING(data) + end
+        self._base, self._first_timestamp = base, first_timestamp
+        self._append_time = -1 if append_time is None else append_time
+        # All of it is looked at before the first record is given out: a batch is readable, or it is not.
+        for i in range(count):
+            if not read_frame(&at, self._end, &frame):
+                raise ValueError(f"record {i} of the batch does not follow the format")
+        if at != self._end:
+            raise ValueError(f"{self._end - at} bytes stand behind the last record")
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        cdef Record record
+        if self._at == self._end:
+            raise StopIteration
+        record = Record.__new__(Record)
+        read_frame(&self._at, self._end, &record._frame)
+        record._data = self._data
+        record.offset = self._base + record._frame.offset_delta
+        if self._append_time >= 0:
+            record.timestamp, record.timestamp_type = self._append_time, 1
+        else:
+            record.timestamp, record.timestamp_type = self._first_timestamp + record._frame.timestamp_delta, 0
+        return record
+
+
+# CloudEvents
+
+
+cdef inline bint equals(const uint8_t* text, Py_ssize_t size, const char* word, Py_ssize_t word_size) noexcept nogil:
+    return size == word_size and memcmp(text, word, size) == 0
+
+
+cdef bint begins_in_any_case(const uint8_t* text, Py_ssize_t size, const char* word, Py_ssize_t word_size) noexcept nogil:
+    """Whether a text begins with a word; the word is lower case."""
+    cdef Py_ssize_t i
+    cdef uint8_t byte
+    if size < word_size:
+        return False
+    for i in range(word_size):
+        byte = text[i]
+        if 65 <= byte <= 90:
+            byte += 32
+        if byte != <uint8_t>word[i]:
+            return False
+    return True
+
+
+cdef inline int two_digits(const uint8_t* text) noexcept nogil:
+    """A number of two digits, or a negative one where they are none."""
+    if not (48 <= text[0] <= 57 and 48 <= text[1] <= 57):
+        return -10_000
+    return (text[0] - 48) * 10 + text[1] - 48
+
+
+cdef bint read_utc(const uint8_t* text, Py_ssize_t size, int64_t* microseconds) noexcept nogil:
+    """A time such as ``2013-01-01T05:17:00.25Z``; False where it is written otherwise, or does not exist."""
+    cdef int64_t year, month, day, hour, minute, second, days, fraction = 0, unit = 100_000
+    cdef Py_ssize_t i
+    cdef bint leap
+    if size < 20 or text[size - 1] != c"Z":
+        return False
+    if text[4] != c"-" or text[7] != c"-" or text[10] != c"T" or text[13] != c":" or text[16] != c":":
+        return False
+    year = two_digits(text) * 100 + two_digits(text + 2)
+    month, day = two_digits(text + 5), two_digits(text + 8)
+    hour, minute, second = two_digits(text + 11), two_digits(text + 14), two_digits(text + 17)
+    leap = year % 4 == 0 and (year % 100 != 0 or year % 400 == 0)
+    if not (year >= 1 and 1 <= month <= 12 and 1 <= day and 0 <= hour < 24 and 0 <= minute < 60 and 0 <= second < 60):
+        return False
+    if month == 2:
+        if day > 28 + leap:
+            return False
+    elif day > 30 + (month + (month > 7)) % 2:
+        return False
+    if size > 20:
+        if text[19] != c"." or size == 21:
+            return False
+        for i in range(20, size - 1):
+            if not 48 <= text[i] <= 57:
+                return False
+            fraction += (text[i] - 48) * unit
+            unit //= 10
+    # Days since the epoch, with years that begin in March.
+    if month <= 2:
+        year -= 1
+        month += 12
+    days = 365 * year + year // 4 - year // 100 + year // 400 + (153 * (month - 3) + 2) // 5 + day - 719_469
+    microseconds[0] = ((days * 24 + hour) * 60 + minute) * 60_000_000 + second * 1_000_000 + fraction
+    return True
+
+
+cdef int MOST_ATTRIBUTES = 32
+
+
+def plain_event(Record record not None):
+    """Read the common kind of record where it stands; see `plain.plain_event`."""
+    cdef const uint8_t* at = record._frame.headers
+    cdef const uint8_t* name = NULL
+    cdef const uint8_t* value = NULL
+    cdef const uint8_t* id = NULL
+    cdef const uint8_t* source = NULL
+    cdef const uint8_t* type = NULL
+    cdef const uint8_t* time = NULL
+    cdef Py_ssize_t name_size = 0, value_size = 0, id_size = 0, source_size = 0, type_size = 0, time_size = 0
+    cdef const uint8_t* others[32]
+    cdef Py_ssize_t other_sizes[32]
+    cdef int count = 0, i
+    cdef int64_t left, microseconds = 0
+    cdef bint versioned = False
+    if record._frame.is_odd:
+        return None
+    for left in range(record._frame.header_count):
+        read_block(&at, record._frame.end, &name, &name_size)
+        read_block(&at, record._frame.end, &value, &value_size)
+        if name_size >= 3 and memcmp(name, b"ce_", 3) == 0:
+            if value == NULL or not is_ascii(value, value_size):
+                return None
+            if equals(name, name_size, b"ce_id", 5):
+                if id != NULL:
+                    return None
+                id, id_size = value, value_size
+            elif equals(name, name_size, b"ce_source", 9):
+                if source != NULL:
+                    return None
+                source, source_size = value, value_size
+            elif equals(name, name_size, b"ce_type", 7):
+                if type != NULL:
+                    return None
+                type, type_size = value, value_size
+            elif equals(name, name_size, b"ce_time", 7):
+                if time != NULL:
+                    return None
+                time, time_size = value, value_size
+            elif equals(name, name_size, b"ce_specversion", 14):
+                if versioned or not equals(value, value_size, b"1.0", 3):
+                    return None
+                versioned = True
+            else:
+                if (
+                    begins_in_any_case(name, name_size, b"ce_wal", 6)
+                    or equals(name, name_size, b"ce_expirytime", 13)
+                    or equals(name, name_size, b"ce_partitionkey", 15)
+                    or count == MOST_ATTRIBUTES
+                ):
+                    return None
+                for i in range(count):
+                    if name_size == other_sizes[i] and memcmp(name, others[i], name_size) == 0:
+                        return None
+                others[count], other_sizes[count] = name, name_size
+                count += 1
+        elif begins_in_any_case(name, name_size, b"walstream-", 10):
+            return None
+        elif name_size == 12 and begins_in_any_case(name, name_size, b"content-type", 12) and value != NULL:
+            if not is_ascii(value, value_size) or begins_in_any_case(value, value_size, b"application/cloudevents", 23):
+                return None
+    if not versioned or id_size == 0 or source_size == 0 or type_size == 0:
+        return None
+    if time != NULL and not read_utc(time, time_size, &microseconds):
+        return None
+    return (
+        hash_identity(record._frame.key, record._frame.key_size, source, source_size, id, id_size),
+        None if time == NULL else microseconds,
+        PyBytes_FromStringAndSize(<const char*>type, type_size),
+    )
+
+
+cdef bint read_number(const uint8_t* text, Py_ssize_t size, int64_t* number) noexcept nogil:
+    """An integer of up to 18 digits."""
+    cdef bint negative = size > 0 and text[0] == c"-"
+    cdef Py_ssize_t i
+    cdef int64_t read = 0
+    if text == NULL or not negative < size <= 18 + negative:
+        return False
+    for i in range(negative, size):
+        if not 48 <= text[i] <= 57:
+            return False
+        read = read * 10 + text[i] - 48
+    number[0] = -read if negative else read
+    return True
+
+
+def plain_entry(Record record not None):
+    """Read the headers that walstream added in front; see `plain.plain_entry`."""
+    cdef const uint8_t* at = record._frame.headers
+    cdef const uint8_t* name = NULL
+    cdef const uint8_t* value = NULL
+    cdef Py_ssize_t name_size = 0, value_size = 0
+    cdef int64_t left, time = 0, position = 0, timestamp = 0
+    cdef int found = 0  # a bit for each of ours
+    cdef bint binary = False, for_all = True, own = False
+    cdef object path = b""
+    if record._frame.is_odd:
+        return None
+    for left in range(record._frame.header_count):
+        read_block(&at, record._frame.end, &name, &name_size)
+        read_block(&at, record._frame.end, &value, &value_size)
+        if not own and name_size >= 10 and memcmp(name, b"walstream-", 10) == 0:
+            if equals(name, name_size, b"walstream-version", 17):
+                if value == NULL or not equals(value, value_size, b"1", 1) or found & 1:
+                    return None
+                found |= 1
+            elif equals(name, name_size, b"walstream-time", 14):
+                if not read_number(value, value_size, &time) or found & 2:
+                    return None
+                found |= 2
+            elif equals(name, name_size, b"walstream-position", 18):
+                if not read_number(value, value_size, &position) or found & 4:
+                    return None
+                found |= 4
+            elif equals(name, name_size, b"walstream-timestamp", 19):
+                if not read_number(value, value_size, &timestamp) or found & 8:
+                    return None
+                found |= 8
+            elif equals(name, name_size, b"walstream-path", 14) and not found & 16 and value != NULL:
+                path = PyBytes_FromStringAndSize(<const char*>value, value_size)
+                found |= 16
+            else:
+                return None
+            continue
+        own = True
+        if equals(name, name_size, b"ce_specversion", 14):
+            binary = True
+        elif equals(name, name_size, b"ce_waltargets", 13):
+            for_all = False
+        elif name_size == 12 and begins_in_any_case(name, name_size, b"content-type", 12):
+            if value != NULL and begins_in_any_case(value, value_size, b"application/cloudevents", 23):
+                for_all = False
+    if found & 15 != 15:
+        return None
+    return time, position, timestamp, path, binary and for_all
+
+
+cdef object hash_identity(
+    const uint8_t* key, Py_ssize_t key_size, const uint8_t* source, Py_ssize_t source_size,
+    const uint8_t* id, Py_ssize_t id_size,
+):
+    """What `walstream.identity` makes of these."""
+    cdef char lengths[48]
+    cdef int size = snprintf(lengths, 48, b"%zd %zd ", <Py_ssize_t>-1 if key == NULL else key_size, source_size)
+    cdef bytes text = PyBytes_FromStringAndSize(NULL, size + key_size + source_size + id_size)
+    cdef char* at = PyBytes_AS_STRING(text)
+    memcpy(at, lengths, size)
+    at += size
+    if key_size:
+        memcpy(at, key, key_size)
+        at += key_size
+    memcpy(at, source, source_size)
+    memcpy(at + source_size, id, id_size)
+    return blake2b(text, digest_size=16).digest()
+
+
+# Writing
+
+
+cdef inline Py_ssize_t varint_size(int64_t number) noexcept nogil:
+    cdef uint64_t bits = (<uint64_t>number << 1) ^ <uint64_t>(number >> 63)
+    cdef Py_ssize_t size = 1
+    while bits > 0x7F:
+        bits >>= 7
+        size += 1
+    return size
+
+
+cdef inline uint8_t* write_varint(uint8_t* at, int64_t number) noexcept nogil:
+    cdef uint64_t bits = (<uint64_t>number << 1) ^ <uint64_t>(number >> 63)
+    while bits > 0x7F:
+        at[0] = <uint8_t>(bits & 0x7F) | 0x80
+        at += 1
+        bits >>= 7
+    at[0] = <uint8_t>bits
+    return at + 1
+
+
+cdef inline uint8_t* write_bytes(uint8_t* at, const void* data, Py_ssize_t size) noexcept nogil:
+    memcpy(at, data, size)
+    return at + size
+
+
+cdef inline uint8_t* write_block(uint8_t* at, const void* block, Py_ssize_t size) noexcept nogil:
+    if block == NULL:
+        return write_varint(at, -1)
+    return write_bytes(write_varint(at, size), block, size)
+
+
+cdef inline Py_ssize_t block_size(const void* block, Py_ssize_t size) noexcept nogil:
+    return 1 if block == NULL else varint_size(size) + size
+
+
+@cython.final
+cdef class RecordWriter:
+    """The records of a batch that is being filled; see `plain.RecordWriter`."""
+
+    cdef uint8_t* _buffer
+    cdef Py_ssize_t _size, _capacity, _limit
+    cdef readonly int64_t count
+    cdef readonly int64_t first_timestamp
+    cdef readonly int64_t max_timestamp
+
+    def __cinit__(self, Py_ssize_t limit):
+        self._limit = limit
+        self.first_timestamp = self.max_timestamp = -1
+
+    def __dealloc__(self):
+        PyMem_Free(self._buffer)
+
+    @property
+    def size(self):
+        return self._size
+
+    def payload(self):
+        return PyBytes_FromStringAndSize(<const char*>self._buffer, self._size)
+
+    cdef uint8_t* _begin(
+        self, int64_t timestamp, const uint8_t* key, Py_ssize_t key_size, const uint8_t* value, Py_ssize_t value_size,
+        int64_t header_count, Py_ssize_t headers_size,
+    ) except? NULL:
+        """Write a record up to its headers, which have so many bytes; no address where it does not fit."""
+        cdef int64_t delta = timestamp - self.first_timestamp if self.count else 0
+        cdef Py_ssize_t body = (
+            1 + varint_size(delta) + varint_size(self.count) + block_size(key, key_size)
+            + block_size(value, value_size) + varint_size(header_count) + headers_size
+        )
+        cdef Py_ssize_t end = self._size + varint_size(body) + body
+        cdef Py_ssize_t capacity
+        cdef uint8_t* grown
+        cdef uint8_t* at
+        if end > self._limit and self.count:
+            return NULL
+        if end > self._capacity:
+            capacity = max(2 * self._capacity, end, 4096)
+            grown = <uint8_t*>PyMem_Realloc(self._buffer, capacity)
+            if grown == NULL:
+                raise MemoryError
+            self._buffer, self._capacity = grown, capacity
+        at = write_varint(self._buffer + self._size, body)
+        at[0] = 0  # attributes, of which none is in use
+        at = write_varint(at + 1, delta)
+        at = write_varint(at, self.count)
+        at = write_block(at, key, key_size)
+        at = write_block(at, value, value_size)
+        at = write_varint(at, header_count)
+        if not self.count:
+            self.first_timestamp = timestamp
+        if not self.count or timestamp > self.max_timestamp:
+            self.max_timestamp = timestamp
+        self.count += 1
+        self._size = end
+        return at
+
+    def append(self, int64_t timestamp, bytes key, bytes value, list headers=None):
+        cdef Py_ssize_t headers_size = 0, name_size
+        cdef const char* name
+        cdef bytes text
+        cdef uint8_t* at
+        if headers is not None:
+            for header, text in headers:
+                PyUnicode_AsUTF8AndSize(header, &name_size)
+                headers_size += varint_size(name_size) + name_size
+                headers_size += 1 if text is None else block_size(<char*>text, PyBytes_GET_SIZE(text))
+        at = self._begin(
+            timestamp,
+            NULL if key is None else <const uint8_t*><char*>key, 0 if key is None else PyBytes_GET_SIZE(key),
+            NULL if value is None else <const uint8_t*><char*>value, 0 if value is None else PyBytes_GET_SIZE(value),
+            0 if headers is None else len(headers), headers_size,
+        )
+        if at == NULL:
+            return False
+        if headers is not None:
+            for header, text in headers:
+                name = PyUnicode_AsUTF8AndSize(header, &name_size)
+                at = write_block(at, name, name_size)
+                if text is None:
+                    at = write_block(at, NULL, 0)
+                else:
+                    at = write_block(at, <char*>text, PyBytes_GET_SIZE(text))
+        return True
+
+    def append_entry(self, Record record not None, int64_t time):
+        cdef char numbers[3][24]
+        cdef int sizes[3]
+        cdef Py_ssize_t own = record._frame.end - record._frame.headers
+        cdef Py_ssize_t added
+        cdef uint8_t* at
+        sizes[0] = snprintf(numbers[0], 24, b"%lld", <long long>time)
+        sizes[1] = snprintf(numbers[1], 24, b"%lld", <long long>record.offset)
+        sizes[2] = snprintf(numbers[2], 24, b"%lld", <long long>record.timestamp)
+        added = 1 + 17 + 2 + 1 + 14 + 1 + sizes[0] + 1 + 18 + 1 + sizes[1] + 1 + 19 + 1 + sizes[2]
+        at = self._begin(
+            record.timestamp, record._frame.key, record._frame.key_size, record._frame.value, record._frame.value_size,
+            record._frame.header_count + 4, added + own,
+        )
+        if at == NULL:
+            return False
+        at = write_block(write_block(at, b"walstream-version", 17), b"1", 1)
+        at = write_block(write_block(at, b"walstream-time", 14), numbers[0], sizes[0])
+        at = write_block(write_block(at, b"walstream-position", 18), numbers[1], sizes[1])
+        at = write_block(write_block(at, b"walstream-timestamp", 19), numbers[2], sizes[2])
+        write_bytes(at, record._frame.headers, own)
+        return True
+
+    def append_original(self, Record record not None, int64_t timestamp):
+        cdef const uint8_t* at = record._frame.headers
+        cdef const uint8_t* own = at
+        cdef const uint8_t* part = NULL
+        cdef Py_ssize_t size = 0
+        cdef int64_t added = 0
+        cdef uint8_t* to
+        while added < record._frame.header_count:
+            read_block(&at, record._frame.end, &part, &size)
+            if size < 10 or memcmp(part, b"walstream-", 10) != 0:
+                break
+            read_block(&at, record._frame.end, &part, &size)
+            own = at
+            added += 1
+        to = self._begin(
+            timestamp, record._frame.key, record._frame.key_size, record._frame.value, record._frame.value_size,
+            record._frame.header_count - added, record._frame.end - own,
+        )
+        if to == NULL:
+            return False
+        write_bytes(to, own, record._frame.end - own)
+        return True

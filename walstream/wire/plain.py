@@ -1,0 +1,228 @@
+"""Records of Kafka's format 2, read and written in Python; `compiled.pyx` is the same, for machines with a compiler.
+
+The format: https://kafka.apache.org/documentation/#recordbatch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
+
+from walstream.headers import PREFIX, Header, log_headers
+
+BATCH_HEADER: Final = 61  # bytes in front of a batch's records
+
+
+class Record:
+    """A record, its headers decoded when they are asked for.
+
+    Attributes
+    ----------
+    offset, timestamp, timestamp_type
+        Milliseconds; type 1 is the broker's append time, 0 the producer's.
+    key, value
+        Bytes, or None.
+    """
+
+    __slots__ = ("_headers", "_reader", "key", "offset", "size", "timestamp", "timestamp_type", "value")
+
+    def __init__(
+        self, reader: RecordReader, offset: int, timestamp: int, timestamp_type: int, key: bytes | None,
+        value: bytes | None, headers: tuple[int, int, int],
+    ) -> None:  # fmt: skip
+        self._reader, self._headers = reader, headers
+        self.offset, self.timestamp, self.timestamp_type = offset, timestamp, timestamp_type
+        self.key, self.value = key, value
+        _, start, end = headers
+        self.size = len(key or b"") + len(value or b"") + end - start
+
+    @property
+    def headers(self) -> list[Header]:
+        """Names and values. Bytes of a name that are not UTF-8 stand there as ``\\xff``."""
+        return [(name.decode(errors="backslashreplace"), value) for name, value in self._raw_headers()]
+
+    @property
+    def misnamed(self) -> tuple[str, ...]:
+        """The names of headers that are not UTF-8, which no client that checks the format could read again."""
+        names = [(raw, raw.decode(errors="backslashreplace")) for raw, _ in self._raw_headers()]
+        return tuple(text for raw, text in names if text.encode() != raw)
+
+    def _raw_headers(self) -> list[tuple[bytes, bytes | None]]:
+        count, at, _ = self._headers
+        return self._reader.headers(count, at)[0]
+
+
+class RecordReader:
+    """The records of one batch, one after the other.
+
+    Parameters
+    ----------
+    data, start, end
+        Bytes, and where in them the records are, not compressed.
+    count
+        How many there are.
+    base, first_timestamp
+        The offset and the timestamp (ms) that the records' own count from.
+    append_time
+        The timestamp (ms) of all, where it is the broker's.
+
+    Raises
+    ------
+    ValueError
+        They do not follow the format. All of them are looked at before the first one is given out.
+    """
+
+    def __init__(
+        self, data: bytes, start: int, end: int, count: int, base: int, first_timestamp: int,
+        append_time: int | None = None,
+    ) -> None:  # fmt: skip
+        if not 0 <= start <= end <= len(data):
+            raise ValueError(f"there are no bytes {start} to {end} in {len(data)}")
+        self._data, self._end = data, end
+        self._base, self._first_timestamp, self._append_time = base, first_timestamp, append_time
+        self._records = self._read(start, count)
+
+    def __iter__(self) -> Iterator[Record]:
+        return self._records
+
+    def __next__(self) -> Record:
+        return next(self._records)
+
+    def _read(self, at: int, count: int) -> Iterator[Record]:
+        records = []
+        for number in range(count):
+            try:
+                record, at = self._record(at)
+            except (IndexError, ValueError):
+                raise ValueError(f"record {number} of the batch does not follow the format") from None
+            records.append(record)
+        if at != self._end:
+            raise ValueError(f"{self._end - at} bytes stand behind the last record")
+        return iter(records)
+
+    def _record(self, at: int) -> tuple[Record, int]:
+        length, at = self._varint(at)
+        end = at + length
+        if length < 1 or end > self._end:
+            raise ValueError(length)
+        delta, at = self._varint(at + 1)  # behind the attributes, of which none is in use
+        offset, at = self._varint(at)
+        key, at = self._block(at)
+        value, at = self._block(at)
+        header_count, start = self._varint(at)
+        if header_count < 0 or self.headers(header_count, start)[1] != end:
+            raise ValueError(header_count)
+        timestamp, kind = (self._first_timestamp + delta, 0) if self._append_time is None else (self._append_time, 1)
+        return Record(self, self._base + offset, timestamp, kind, key, value, (header_count, start, end)), end
+
+    def headers(self, count: int, at: int) -> tuple[list[tuple[bytes, bytes | None]], int]:
+        """Names and values of so many headers, and where they end."""
+        headers = []
+        for _ in range(count):
+            name, at = self._block(at)
+            value, at = self._block(at)
+            headers.append((name or b"", value))
+        return headers, at
+
+    def _varint(self, at: int) -> tuple[int, int]:
+        """A signed integer of up to ten bytes, seven bits in each, the lowest first; zigzag."""
+        number = 0
+        for shift in range(0, 70, 7):
+            byte = self._data[at]
+            at += 1
+            number |= (byte & 0x7F) << shift
+            if byte < 0x80:
+                return (number >> 1) ^ -(number & 1), at
+        raise ValueError("an integer has more than ten bytes")
+
+    def _block(self, at: int) -> tuple[bytes | None, int]:
+        """Bytes with their length in front; a negative one is null."""
+        length, at = self._varint(at)
+        if length < 0:
+            return None, at
+        if at + length > self._end:
+            raise ValueError(length)
+        return self._data[at : at + length], at + length
+
+
+def plain_event(record: Record) -> tuple[bytes, int | None, bytes] | None:
+    """Read the common kind of record without decoding it: a write in binary mode that asks for nothing special.
+
+    Returns
+    -------
+    tuple or None
+        Its identity (`walstream.identity`), its write time in microseconds or None, and its type. None where the record
+        is of another kind or has a fault, and `walstream.record.parse` is to look at it: here always.
+    """
+    return None
+
+
+def plain_entry(record: Record) -> tuple[int, int, int, bytes, bool] | None:
+    """Read the headers that walstream added in front of an entry of the log.
+
+    Returns
+    -------
+    tuple or None
+        Effective time (µs), position in the ingress, original timestamp (ms), path, and whether the entry surely is for
+        all targets. None where they are not as expected, and `walstream.entry` is to look at them: here always.
+    """
+    return None
+
+
+class RecordWriter:
+    """The records of a batch that is being filled.
+
+    Parameters
+    ----------
+    limit
+        Bytes that the batch may have, but for a first record that is larger.
+
+    Attributes
+    ----------
+    count
+        Records so far.
+    first_timestamp, max_timestamp
+        Of these, ms; -1 where there is none.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._builder: Any = DefaultRecordBatchBuilder(2, 0, 0, -1, -1, 0, limit)
+        self.count = 0
+        self.first_timestamp = self.max_timestamp = -1
+
+    @property
+    def size(self) -> int:
+        """Bytes of the records, not compressed."""
+        return int(self._builder.size()) - BATCH_HEADER
+
+    def payload(self) -> bytes:
+        """The records as they are encoded. To be asked for once, at the end."""
+        return bytes(self._builder.build())[BATCH_HEADER:]
+
+    def append(
+        self, timestamp: int, key: bytes | None, value: bytes | None, headers: list[Header] | None = None
+    ) -> bool:
+        """Add a record (timestamp in ms); False where it does not fit."""
+        if self._builder.append(self.count, timestamp, key, value, headers or []) is None:
+            return False
+        if not self.count:
+            self.first_timestamp = timestamp
+        self.max_timestamp = max(self.max_timestamp, timestamp) if self.count else timestamp
+        self.count += 1
+        return True
+
+    def append_entry(self, record: Record, time: int) -> bool:
+        """Add a record of the ingress as an entry of the log, with the headers that walstream adds (time in µs).
+
+        The record has no headers ``walstream-…`` of its own.
+        """
+        headers = log_headers(record.headers, time_us=time, position=record.offset, timestamp_ms=record.timestamp)
+        return self.append(record.timestamp, record.key, record.value, headers)
+
+    def append_original(self, record: Record, timestamp: int) -> bool:
+        """Add an entry of the log as it was before walstream added headers in front (timestamp in ms)."""
+        headers = record.headers
+        added = next((i for i, (name, _) in enumerate(headers) if name[:10] != PREFIX), len(headers))
+        return self.append(timestamp, record.key, record.value, headers[added:])
