@@ -4,10 +4,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from walstream.dedup import Row, Verdict, decide, decode_row, encode_row, segment_of, span_of
+from walstream.dedup import (
+    ANSWERED,
+    CANCELLED,
+    EXPIRED,
+    Row,
+    Verdict,
+    decide,
+    decode_row,
+    describe,
+    encode_row,
+    pending_until,
+    segment_of,
+    span_of,
+)
 from walstream.errors import StateMismatch
 
 positions = st.integers(-1, 2**62)
+destinations = st.integers(-(2**63), 2**63 - 1)
 
 
 class Segments:
@@ -83,7 +97,20 @@ def test_a_row_of_a_later_position_is_a_duplicate_too() -> None:
     assert decide(Row(9, 0), 8) is Verdict.DUPLICATE
 
 
-@given(positions, positions)
+@given(st.integers(0, 2**62))
+def test_a_time_is_no_other_word(due: int) -> None:
+    assert pending_until(due) < min(EXPIRED, CANCELLED, ANSWERED)
+    assert pending_until(due) == -due or due <= 1_000
+
+
+def test_what_people_are_told() -> None:
+    assert [describe(destination) for destination in (0, 7, EXPIRED, CANCELLED, ANSWERED)] == [
+        *(0, 7, "expired", "cancelled", "answered")
+    ]
+    assert describe(pending_until(1_356_998_400_000_000)) == "pending until 2013-01-01T00:00:00Z"
+
+
+@given(positions, destinations)
 def test_rows_come_back(position: int, destination: int) -> None:
     assert decode_row(encode_row(position, destination)) == Row(position, destination)
 
