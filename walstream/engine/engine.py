@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, cast
 from faust.types import TP
 from rocksdict import Cache
 
+from walstream.engine.clock import Clock
 from walstream.engine.fetch import Fetch
 from walstream.engine.standby import Standby
 from walstream.engine.task import State, Task
@@ -79,6 +80,7 @@ class Engine:
         self._preflight = preflight
         self._exit = exit
         self.cache = Cache(CACHE_SIZE)
+        self.clock = Clock()
         self.topic_ids: Mapping[str, str] = {}
         self.tasks: dict[TP, Task] = {}
         self._standby: Standby | None = None
@@ -229,6 +231,7 @@ class Engine:
             self._turned = time.monotonic()
             for task in set(self.tasks.values()):
                 task.check_lost()
+                task.check_due()
             if self.app.rebalancing or not self.tasks:
                 self._last_membership = time.monotonic()
             elif time.monotonic() - asked > MEMBER_CHECK:

@@ -37,6 +37,8 @@ class TableSpec:
     span
         For a table whose rows expire by segment: a segment is dropped once the youngest one's number is larger by this
         much. 0 for a table whose rows are put and deleted one by one.
+    ordered
+        Whether rows are read by ranges of keys, and not looked up one by one. Not together with a span.
     help
         One sentence for ``faust tables``.
     decode
@@ -48,6 +50,7 @@ class TableSpec:
     name: str
     changelog: str
     span: int = 0
+    ordered: bool = False
     help: str = ""
     decode: Callable[[bytes, bytes], Mapping[str, Any]] = _decode_hex
     find: Callable[[Sequence[str]], bytes] = _find_hex
@@ -65,6 +68,20 @@ class Processor(Protocol):
 
         It returns when every record that it took is finished; what it left is for the next call, after which a
         checkpoint may have been committed. It may be cancelled; the records then come again.
+        """
+
+    def due_at(self) -> int | None:
+        """When there will be work that comes of time and not of a fetch; None where nothing waits. It is asked often.
+
+        In µs since the epoch, as `checkpoint.clock` counts, which is never ahead of the brokers' clocks. They are known
+        from what was written: who waits for a time writes something in `open`, or nothing is due before the next fetch.
+        """
+
+    async def process_due(self, checkpoint: Checkpoint) -> None:
+        """Do a stretch of the work that is due, at most as much as of a fetch; fetches wait meanwhile.
+
+        It is called when `due_at` has come, as often as that is so, and in turn with `process`: both go into one
+        checkpoint. Like that, it may be cancelled, and must be due again then.
         """
 
     def finish(self, checkpoint: Checkpoint) -> None:
