@@ -20,6 +20,7 @@ from walstream.errors import StateMismatch
 
 PLAIN = TableSpec("plain", "plain.changelog")
 IN_SEGMENTS = TableSpec("seg", "seg.changelog", span=3)
+ORDERED = TableSpec("ordered", "ordered.changelog", ordered=True)
 TABLES = (PLAIN, IN_SEGMENTS)
 IDS = {"plain.changelog": "id-1", "seg.changelog": "id-2"}
 
@@ -87,6 +88,19 @@ def test_expired_changes_are_not_written(open_store: Open) -> None:
     store.write({"seg": {7: {b"b": b"x"}, 8: {b"c": b"x"}}}, {"seg.changelog": 4})
     assert store.segments("seg") == [8, 10]
     assert (store.get("seg", b"b"), store.offset("seg.changelog")) == (None, 4)
+
+
+def test_a_range_is_in_order_and_ends_before_its_stop(open_store: Open) -> None:
+    store = open_store((ORDERED,))
+    assert store.range("ordered", b"", b"\xff", 10) == []
+    store.write({"ordered": {0: {b"c": b"3", b"a": b"1", b"b": b"2", b"ba": b"", b"x": b"9"}}}, {})
+    store.write({"ordered": {0: {b"b": None}}}, {})
+    assert store.range("ordered", b"a", b"x", 10) == [(b"a", b"1"), (b"ba", b""), (b"c", b"3")]
+    assert store.range("ordered", b"aa", b"x", 1) == [(b"ba", b"")]
+    assert store.range("ordered", b"x", b"x", 10) == store.range("ordered", b"", b"x", 0) == []
+    assert store.get_many("ordered", [b"a", b"b"]) == [b"1", None]
+    store.close()
+    assert open_store((ORDERED,)).range("ordered", b"c", b"\xff", 10) == [(b"c", b"3"), (b"x", b"9")]
 
 
 @settings(max_examples=20, deadline=None)
@@ -183,8 +197,15 @@ def fill(store: Store) -> list[bytes]:
     return keys
 
 
-@pytest.mark.parametrize("read", ["get_many", "items"])
-def test_a_damaged_block_is_an_error_and_the_next_owner_rebuilds(open_store: Open, read: str) -> None:
+READS: dict[str, Callable[[Store, list[bytes]], object]] = {
+    "get_many": lambda store, keys: store.get_many("plain", keys),
+    "items": lambda store, keys: rows(store, "plain"),
+    "range": lambda store, keys: store.range("plain", keys[0], keys[-1], len(keys)),
+}
+
+
+@pytest.mark.parametrize("read", READS.values(), ids=READS)
+def test_a_damaged_block_is_an_error_and_the_next_owner_rebuilds(open_store: Open, read: Any) -> None:
     store = open_store()
     keys = fill(store)
     store.close()
@@ -194,7 +215,7 @@ def test_a_damaged_block_is_an_error_and_the_next_owner_rebuilds(open_store: Ope
     table.write_bytes(raw)
     store = open_store()
     with pytest.raises(OSError, match="is damaged: Corruption"):
-        store.get_many("plain", keys) if read == "get_many" else rows(store, "plain")
+        read(store, keys)
     store.close()
     assert open_store().offset("plain.changelog") == 0
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rocksdict import AccessType, BlockBasedOptions, Cache, Options, Rdict, WriteBatch
+from rocksdict import AccessType, BlockBasedOptions, Cache, Options, Rdict, ReadOptions, WriteBatch
 
 from walstream.engine.topology import TableSpec
 from walstream.errors import StateMismatch
@@ -31,8 +31,8 @@ Writes = Mapping[str, Mapping[int, Mapping[bytes, bytes | None]]]
 """table -> segment (0 where the table has none) -> key -> value, or None for a delete."""
 
 
-def rocksdb_options(cache: Cache | None = None) -> Options:
-    """Options for a store of many small rows that are mostly looked up in vain.
+def rocksdb_options(cache: Cache | None = None, *, ordered: bool = False) -> Options:
+    """Options for many small rows that are mostly looked up in vain, or read in the order of their keys.
 
     Bloom filters in the files and in the memtable answer most look-ups of a new id without a search.
     """
@@ -40,12 +40,13 @@ def rocksdb_options(cache: Cache | None = None) -> Options:
     options.create_if_missing(True)
     options.create_missing_column_families(True)
     blocks = BlockBasedOptions()
-    blocks.set_bloom_filter(10, False)
+    if not ordered:
+        blocks.set_bloom_filter(10, False)
+        options.set_memtable_prefix_bloom_ratio(0.1)
+        options.set_memtable_whole_key_filtering(True)
     if cache is not None:
         blocks.set_block_cache(cache)
     options.set_block_based_table_factory(blocks)
-    options.set_memtable_prefix_bloom_ratio(0.1)
-    options.set_memtable_whole_key_filtering(True)
     options.set_write_buffer_size(WRITE_BUFFER)
     options.set_max_write_buffer_number(3)
     options.set_max_open_files(256)
@@ -127,7 +128,7 @@ class Store:
         access = AccessType.read_write()
         if self._secondary is not None:
             access = AccessType.secondary(str(self._secondary))
-        families = {name: rocksdb_options(self._cache) for name in names}
+        families = {name: self._options(name.rpartition("@")[0]) for name in names}
         self._db = Rdict(str(self.path), options, column_families=families, access_type=access)
         stored = self._db.get(b"format")
         if stored is None and self._secondary is None:
@@ -159,12 +160,15 @@ class Store:
         for changelog, topic_id in self._topic_ids.items():
             self._db.put(b"topic:" + changelog.encode(), topic_id)
 
+    def _options(self, table: str) -> Options:
+        return rocksdb_options(self._cache, ordered=table in self._tables and self._tables[table].ordered)
+
     def _handles(self, family: str) -> tuple[Rdict, Any]:
         return self._db.get_column_family(family), self._db.get_column_family_handle(family)
 
     def _create(self, table: str, segment: int) -> tuple[Rdict, Any]:
         family = f"{table}@{segment}"
-        self._db.create_column_family(family, rocksdb_options(self._cache))
+        self._db.create_column_family(family, self._options(table))
         handles = self._families[table][segment] = self._handles(family)
         return handles
 
@@ -212,6 +216,21 @@ class Store:
             for index, value in zip(missing, part.get([keys[index] for index in missing]), strict=True):
                 found[index] = value
         return found if found is not None else [None] * len(keys)
+
+    def range(self, table: str, start: bytes, stop: bytes, limit: int) -> list[tuple[bytes, bytes]]:
+        """The first rows of a table without segments with start <= key < stop, in the order of their keys."""
+        options = ReadOptions()
+        options.set_iterate_upper_bound(stop)
+        with self._condemning():
+            rows: Any = self._families[table][0][0].iter(options)
+            rows.seek(start)
+            valid, key, value, advance = rows.valid, rows.key, rows.value, rows.next
+            found: list[tuple[bytes, bytes]] = []
+            while len(found) < limit and valid():
+                found.append((key(), value()))
+                advance()
+            rows.status()  # at damaged files it ends as if there was nothing more
+        return found
 
     def items(self, table: str) -> Iterator[tuple[int, bytes, bytes]]:
         """All rows as (segment, key, value), segment by segment, each in the order of the keys."""
