@@ -152,7 +152,10 @@ class ScheduleOptions(Words):
     Parameters
     ----------
     overdue_rate
-        How many records per second may go out that fell due while the router was stopped.
+        How many records per second may go out that are late by more than a second, of all partitions together: those
+        that fell due while the router was stopped. They go oldest first. What falls due on time is not bounded, and
+        what is behind the overdue ones waits for them: a rate below the one at which records usually fall due never
+        makes up for a stop.
     """
 
     overdue_rate: Rate = 20_000.0
@@ -249,7 +252,8 @@ class Namespace(Words):
     key
         A template that makes the Kafka key from a mutation's key columns, or None where keys are the producers' own.
     delayed_time
-        What a delayed record's effective time is made from: when it was written, or when it was due.
+        What a delayed record's effective time is made from: when it was written, or when it was due. By the first a
+        delete that is spread over an hour leaves rows alone that were written meanwhile; by the second it removes them.
     """
 
     version: Literal[1]

@@ -24,7 +24,7 @@ DEDUP_MARGIN = HOUR
 TOMBSTONES = 7 * DAY
 """How long (ms) compacted changelogs keep a deletion: a disk that was away for less is brought up to date."""
 
-ROUTER_TABLES = ("dedup", "times")
+ROUTER_TABLES = ("dedup", "times", "schedule", "pending")
 TARGET_TABLES = ("marks",)
 
 

@@ -119,6 +119,22 @@ def test_a_dry_run_makes_nothing_and_says_all(kafka: KafkaConnection, prefix: st
     }
 
 
+def test_adds_the_tables_of_a_newer_release(kafka: KafkaConnection, prefix: str, admin: AdminClient) -> None:
+    """To a namespace that is in use, and without a new start for its router."""
+    ns = namespace(prefix)
+    run(kafka, ns)
+    write(str(kafka.brokers[0]), f"{prefix}.ingress", 9)
+    write(str(kafka.brokers[0]), f"{prefix}.log", 9)
+    before = committed(kafka, topics.router_app_id(prefix), f"{prefix}.ingress")
+    newer = [f"{prefix}.pending.changelog", f"{prefix}.schedule.changelog"]
+    for deleted in admin.delete_topics(newer).values():
+        deleted.result(30)
+    wait_until(lambda: not Admin(kafka).describe(newer), 30, "the topics are gone")
+    assert sorted(change.name for change in run(kafka, ns) if change.action is Action.CREATE) == newer
+    preflight(kafka, topics.all_topics(ns))()
+    assert committed(kafka, topics.router_app_id(prefix), f"{prefix}.ingress") == before == {0: 0, 1: 0, 2: 0}
+
+
 @pytest.mark.parametrize("partitions", [2, 4])
 def test_refuses_another_partition_count(kafka: KafkaConnection, prefix: str, partitions: int) -> None:
     run(kafka, namespace(prefix))

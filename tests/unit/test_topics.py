@@ -32,6 +32,8 @@ def test_names() -> None:
         "flights.answers",
         "flights.dedup.changelog",
         "flights.times.changelog",
+        "flights.schedule.changelog",
+        "flights.pending.changelog",
         "flights.base.retry",
         "flights.base.dlq",
         "flights.base.marks.changelog",
@@ -60,7 +62,7 @@ def test_nothing_that_waits_is_deleted_by_age_or_size() -> None:
         topics.retry(ns, "base"),
         topics.target_dlq(ns, "base"),
         *topics.target_changelogs(ns, "base").values(),
-        topics.router_changelogs(ns)["times"],
+        *(changelog for table, changelog in topics.router_changelogs(ns).items() if table != "dedup"),
     ):
         assert (topic.config["retention.ms"], topic.config["retention.bytes"]) == ("-1", "-1")
 
@@ -73,8 +75,9 @@ def test_dedup_rows_outlive_the_window_and_go() -> None:
 
 
 def test_other_tables_are_compacted() -> None:
-    assert topics.router_changelogs(namespace())["times"].config["cleanup.policy"] == "compact"
-    assert topics.target_changelogs(namespace(), "base")["marks"].config["cleanup.policy"] == "compact"
+    router, target = topics.router_changelogs(namespace()), topics.target_changelogs(namespace(), "base")
+    for changelog in (router["times"], router["schedule"], router["pending"], target["marks"]):
+        assert changelog.config["cleanup.policy"] == "compact"
 
 
 def test_all_as_it_must_be() -> None:
