@@ -19,13 +19,15 @@ from aiokafka.structs import TopicPartition
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from walstream.engine.fetch import Fetch, drain, take, wait_ready
+from walstream.engine.fetch import Fetch, RawRecords, drain, explained, take, wait_ready
 from walstream.errors import Unreadable
-from walstream.testing.raw_batch import RawRecord, encode_batch
+from walstream.testing.raw_batch import RawRecord, encode_batch, seal
 
 TP0 = TopicPartition("topic", 0)
 CODECS = {"none": 0, "gzip": 1, "snappy": 2, "lz4": 3, "zstd": 4}
-CONTROL, ATTRIBUTES, CRC, COUNT = 0x20, 21, 17, 57
+CONTROL, LENGTH, ATTRIBUTES, CRC, COUNT = 0x20, 8, 21, 17, 57
+GOOD = RawRecord(b"key", b"value", [(b"h", b"1")])
+BAD = RawRecord(b"key", b"value", [(b"b\xffd", b"2")])
 ABORT, COMMIT = struct.pack(">hh", 0, 0), struct.pack(">hh", 0, 1)
 
 
@@ -73,7 +75,7 @@ class Partition:
 
 def result(raw: bytes, offset: int = 0, aborted: list[tuple[int, int]] | None = None) -> tuple[FetchResult, Partition]:
     partition = Partition(offset)
-    records = PartitionRecords(TP0, MemoryRecords(raw), aborted, offset, None, None, True, 1)
+    records = PartitionRecords(TP0, RawRecords(raw), aborted, offset, None, None, True, 1)
     return FetchResult(TP0, assignment=partition, partition_records=records, backoff=0), partition
 
 
@@ -156,7 +158,7 @@ def test_damaged_batch_is_an_error_when_it_is_its_turn() -> None:
     fetch, partition = taken(batch(0, [b"a", b"b"]) + damaged(2) + batch(4, [b"c"]))
     assert [record.key for record in fetch.take(2)] == [b"a", b"b"]
     for _ in range(3):
-        with pytest.raises(Unreadable, match=r"topic-0: offset 2 cannot be read.*wrong checksum at offset 2"):
+        with pytest.raises(Unreadable, match=r"topic-0: offsets 2 to 3 cannot be read.*wrong checksum at offset 2"):
             fetch.take(2)
         assert (fetch.position, fetch.is_done) == (2, False)
     assert partition.position == 3, "nothing is believed of it, and so nothing behind it is taken"
@@ -164,33 +166,120 @@ def test_damaged_batch_is_an_error_when_it_is_its_turn() -> None:
 
 def unpacked_wrongly() -> bytes:
     """A batch with a good checksum that cannot be decompressed."""
-    raw = bytearray(batch(4, [b"d"], codec="lz4"))
+    raw = bytearray(batch(4, [b"d", b"e"], codec="lz4"))
     raw[COUNT + 4 :] = b"\xff" * (len(raw) - COUNT - 4)
     return _sealed(raw, 4)
 
 
-def misnamed() -> bytes:
-    """A batch whose third record has a header with a name that is not UTF-8."""
-    return encode_batch([RawRecord(b"%d" % n, None, [(b"\xff" if n == 2 else b"h", b"1")]) for n in range(4)], base=4)
+def trailed() -> bytes:
+    """A batch that a broker takes, since its own decompression stops in time, and no decoder of ours reads."""
+    return encode_batch([GOOD, GOOD], base=4, compression="gzip", trailing=b"rubbish")
 
 
-@pytest.mark.parametrize("bad", [unpacked_wrongly, misnamed])
-def test_what_cannot_be_decoded_is_an_error_and_moves_nothing(bad: Callable[[], bytes]) -> None:
+def misencoded() -> bytes:
+    """A batch whose second record is longer than it says."""
+    raw = bytearray(encode_batch([GOOD, GOOD], base=4))
+    raw[COUNT + 4 + (len(raw) - COUNT - 4) // 2] -= 2
+    return seal(bytes(raw))
+
+
+def checked_wrongly() -> bytes:
+    """A batch with a wrong checksum."""
+    return damaged(4)
+
+
+UNREADABLE = {
+    unpacked_wrongly: "lz4|LZ4|Error", trailed: "BadGzipFile", misencoded: "record 1 of the batch does not follow",
+    checked_wrongly: "CorruptRecordException.*wrong checksum at offset 4",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("bad", "cause"), UNREADABLE.items())
+def test_what_cannot_be_decoded_is_an_error_when_all_before_it_is_taken(bad: Callable[[], bytes], cause: str) -> None:
     fetch, _ = taken(batch(0, [b"a", b"b"]) + batch(2, [b"c", b"d"]) + bad() + batch(9, [b"z"]))
     assert [record.offset for record in fetch.take(3)] == [0, 1, 2]
+    assert [record.offset for record in fetch.take(100)] == [3], "nothing of the batch is given out, and all before it"
     for _ in range(3):
-        with pytest.raises(Unreadable, match="topic-0: offsets 3 to 9 cannot be read"):
+        with pytest.raises(Unreadable, match=rf"topic-0: offsets 4 to 5 cannot be read \(.*({cause})") as caught:
             fetch.take(100)
-        assert (fetch.position, fetch.is_done) == (3, False)
+        assert (caught.value.where, caught.value.first, caught.value.last) == ("topic-0", 4, 5)
+        assert (fetch.position, fetch.is_done) == (4, False)
 
 
-@pytest.mark.parametrize("bad", [unpacked_wrongly, misnamed])
+@pytest.mark.parametrize("bad", UNREADABLE)
 def test_the_first_batch_may_be_the_one(bad: Callable[[], bytes]) -> None:
     fetch, partition = taken(bad(), 4)
     assert partition.position > 4
-    with pytest.raises(Unreadable, match="offset"):
+    with pytest.raises(Unreadable, match="offsets 4 to 5"):
         list(fetch)
     assert fetch.position == 4
+
+
+@pytest.mark.parametrize("bad", UNREADABLE)
+def test_a_position_inside_the_batch_that_cannot_be_decoded(bad: Callable[[], bytes]) -> None:
+    fetch, _ = taken(bad(), 5)
+    with pytest.raises(Unreadable, match="offset 5 cannot be read"):
+        fetch.take(1)
+
+
+@pytest.mark.parametrize("gap", [0, 10])
+def test_a_damaged_batch_is_named_as_far_as_it_says(gap: int) -> None:
+    bad = bytearray(encode_batch([GOOD] * 3, base=2 + gap))
+    bad[-1] ^= 1
+    fetch, _ = taken(encode_batch([BAD, GOOD]) + bytes(bad) + encode_batch([GOOD], base=20))
+    assert [record.offset for record in fetch.take(10)] == [0, 1]
+    with pytest.raises(Unreadable, match=rf"offsets 2 to {4 + gap} .*wrong checksum at offset {2 + gap}"):
+        fetch.take(10)
+
+
+@pytest.mark.parametrize("length", [-1, 0, 48, 49])
+def test_of_a_damaged_batch_not_even_the_length_is_believed(length: int) -> None:
+    bad = bytearray(encode_batch([GOOD] * 3, base=2))
+    bad[LENGTH : LENGTH + 4] = length.to_bytes(4, "big", signed=True)
+    fetch, partition = taken(encode_batch([GOOD, GOOD]) + bytes(bad) + encode_batch([GOOD], base=5))
+    assert [record.offset for record in fetch.take(10)] == [0, 1]
+    with pytest.raises(Unreadable, match=r"offsets 2 to 4 .*wrong checksum"):
+        fetch.take(10)
+    assert partition.position == 3
+
+
+def test_an_older_format_is_an_error() -> None:
+    old = bytearray(encode_batch([GOOD], base=2))
+    old[16] = 1
+    fetch, _ = taken(encode_batch([GOOD, GOOD]) + bytes(old))
+    assert len(fetch.take(10)) == 2
+    with pytest.raises(Unreadable, match="offset 2 cannot be read"):
+        fetch.take(10)
+
+
+def test_what_is_left_of_an_unreadable_batch_in_an_aborted_transaction_is_nothing() -> None:
+    bad = bytearray(batch(0, [b"a", b"b"], producer=1, transactional=True, codec="lz4"))
+    bad[COUNT + 4 :] = b"\xff" * (len(bad) - COUNT - 4)
+    marker = batch(2, [ABORT], producer=1, transactional=True, control=True)
+    fetch, _ = taken(_sealed(bad, 0) + marker + batch(3, [b"c"]), aborted=[(1, 0)])
+    assert [record.offset for record in fetch] == [3]
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_a_name_that_is_not_utf8_spoils_nothing(codec: str) -> None:
+    raw = encode_batch([GOOD, BAD, GOOD], compression=codec)
+    with pytest.raises(UnicodeDecodeError):
+        list(MemoryRecords(raw).next_batch())
+    fetch, _ = taken(raw + encode_batch([GOOD], base=9))
+    first, second, third, last = fetch
+    assert [record.offset for record in (first, second, third, last)] == [0, 1, 2, 9]
+    assert (second.key, second.value, second.headers) == (b"key", b"value", [("b\\xffd", b"2")])
+    assert [record.misnamed for record in (first, second, third)] == [(), ("b\\xffd",), ()]
+
+
+def test_an_unreadable_place_comes_with_its_remedy() -> None:
+    fetch, _ = taken(trailed(), 4)
+    with pytest.raises(Unreadable) as caught:
+        fetch.take(1)
+    told = explained(caught.value, "group")
+    assert (told.where, told.first, told.last, told.cause) == ("topic-0", 4, 5, caught.value.cause)
+    assert "Nothing is skipped" in str(told)
+    assert "--group group --topic topic:0 --reset-offsets --to-offset 6 --execute" in str(told)
 
 
 @pytest.mark.parametrize("change", ["paused", "moved", "lost"])
@@ -243,6 +332,9 @@ def layouts(draw: st.DrawFn) -> tuple[bytes, list[tuple[int, int]], int]:
     return raw, aborted, draw(st.integers(0, max(offset - 1, 0)))
 
 
+FIELDS = ("offset", "timestamp", "timestamp_type", "key", "value")
+
+
 @settings(max_examples=50, deadline=None)
 @given(layouts())
 def test_reads_what_aiokafka_reads(layout: tuple[bytes, list[tuple[int, int]], int]) -> None:
@@ -260,9 +352,9 @@ def test_reads_what_aiokafka_reads(layout: tuple[bytes, list[tuple[int, int]], i
         at += len(raw[at : at + 12 + int.from_bytes(raw[at + 8 : at + 12], "big")])
     raw = raw[at:]
     theirs = PartitionRecords(TP0, MemoryRecords(raw), list(aborted), offset, None, None, True, 1)
-    expected = [(record.offset, record.key, record.value, list(record.headers)) for record in theirs]
+    expected = [(*(getattr(record, field) for field in FIELDS), list(record.headers)) for record in theirs]
     fetch, _ = taken(raw, offset, list(aborted))
-    assert [(record.offset, record.key, record.value, record.headers) for record in fetch] == expected
+    assert [(*(getattr(record, field) for field in FIELDS), record.headers) for record in fetch] == expected
     assert fetch.next_offset == max(theirs.next_fetch_offset, fetch.offset)
 
 

@@ -7,23 +7,27 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import re
 import warnings
 from collections.abc import AsyncIterator
 from types import SimpleNamespace
 from typing import Any
 
+import cramjam
 import faust
 import pytest
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
-from aiokafka.client import AIOKafkaClient
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, codec
+from aiokafka.consumer import fetcher as aiokafka_fetcher
 from aiokafka.consumer.fetcher import Fetcher, FetchError, FetchResult, PartitionRecords
 from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.consumer.subscription_state import SubscriptionState
-from aiokafka.producer.message_accumulator import BatchBuilder
-from aiokafka.protocol import fetch
-from aiokafka.protocol.fetch import FetchRequest
+from aiokafka.producer import message_accumulator as aiokafka_accumulator
+from aiokafka.producer.message_accumulator import MessageAccumulator, MessageBatch
+from aiokafka.producer.sender import SendProduceReqHandler
+from aiokafka.record.control_record import ABORT_MARKER, ControlRecord
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.memory_records import MemoryRecords
+from aiokafka.record.util import calc_crc32c
 from aiokafka.structs import TopicPartition
 from faust.app.base import BootStrategy
 from faust.assignor import PartitionAssignor
@@ -32,6 +36,10 @@ from faust.tables import TableManager
 from faust.transport.consumer import Consumer
 from faust.transport.drivers import aiokafka as driver
 from faust.types.tuples import ConsumerMessage
+
+from walstream.engine.fetch import RawRecords
+from walstream.wire.batch import CHECKED_AT, CODECS
+from walstream.wire.builder import CRC_AT, BatchBuilder, compressor
 
 TP0 = TopicPartition("topic", 0)
 
@@ -51,7 +59,14 @@ def raw_batch(records: int = 3, base: int = 0, **options: Any) -> bytes:
 
 
 def partition_records(raw: bytes, offset: int = 0) -> PartitionRecords:
-    return PartitionRecords(TP0, MemoryRecords(raw), [], offset, None, None, True, 1)
+    return PartitionRecords(TP0, RawRecords(raw), [], offset, None, None, True, 1)
+
+
+def builder(records: int = 2) -> BatchBuilder:
+    built = BatchBuilder(10_000, None, transactional=True)
+    for _ in range(records):
+        built.writer.append(1_000, b"k", b"v", [("h", b"x")])
+    return built
 
 
 def parameters(function: Any) -> list[str]:
@@ -115,7 +130,7 @@ def test_partition_records_fields() -> None:
 
 
 def test_partition_records_notes_aborted_transactions() -> None:
-    part = PartitionRecords(TP0, MemoryRecords(raw_batch()), [(5, 10)], 0, None, None, True, 1)
+    part = PartitionRecords(TP0, RawRecords(raw_batch()), [(5, 10)], 0, None, None, True, 1)
     part._consume_aborted_up_to(9)
     assert part._aborted_producers == set(), "PartitionRecords._consume_aborted_up_to"
     part._consume_aborted_up_to(10)
@@ -123,17 +138,34 @@ def test_partition_records_notes_aborted_transactions() -> None:
     part._records_iterator.close()
 
 
-def test_memory_records_and_batches() -> None:
-    records = MemoryRecords(raw_batch(base=40) + raw_batch(base=43, is_transactional=1, producer_id=8))
-    assert records.has_next() and records.size_in_bytes() > 0, "MemoryRecords.has_next/size_in_bytes"
-    first, second = records.next_batch(), records.next_batch()
-    assert not records.has_next(), "MemoryRecords.has_next"
-    assert (first.base_offset, first.next_offset) == (40, 43), "a batch's base_offset/next_offset"
-    assert first.validate_crc(), "a batch's validate_crc"
-    assert (second.is_transactional, second.is_control_batch, second.producer_id) == (True, False, 8), "a batch's flags"
-    assert [record.offset for record in first] == [40, 41, 42], "a batch is iterated once, from its base offset"
-    record = next(second)
-    assert (record.key, record.value, record.headers) == (b"k0", b"v", [("h", b"x")]), "a record's fields"
+def test_fetched_bytes_come_through_a_global_of_the_fetcher_s_module() -> None:
+    assert aiokafka_fetcher.MemoryRecords is RawRecords, "somebody else replaced fetcher.MemoryRecords"
+    source = inspect.getsource(Fetcher._proc_fetch_request)
+    assert "MemoryRecords(part_data[-1])" in source, "Fetcher._proc_fetch_request makes no MemoryRecords of the bytes"
+    assert Fetcher._proc_fetch_request.__globals__ is vars(aiokafka_fetcher), "it is looked up elsewhere"
+    asked = [name for name in ("has_next", "size_in_bytes", "next_batch") if f"records.{name}(" in source]
+    assert asked == ["has_next", "size_in_bytes"], "Fetcher._proc_fetch_request asks MemoryRecords for something else"
+
+
+def test_memory_records_is_subclassed_with_bytes() -> None:
+    raw = raw_batch(base=40) + raw_batch(base=43)
+    records = RawRecords(raw + raw[:-1])
+    assert records.raw == raw + raw[:-1] and isinstance(records, MemoryRecords), "MemoryRecords cannot be subclassed"
+    assert records.has_next() and records.size_in_bytes() == len(records.raw), "MemoryRecords.has_next/size_in_bytes"
+    part = RawRecords(raw_batch()[:-1])
+    assert not part.has_next() and part.size_in_bytes() > 0, "MemoryRecords.has_next with a part of a batch"
+    assert not RawRecords(b"").has_next(), "MemoryRecords.has_next with nothing"
+
+
+def test_partition_records_keeps_the_records_that_it_was_given() -> None:
+    part = partition_records(raw_batch())
+    assert part._records.raw == raw_batch(), "PartitionRecords._records"
+    part._records_iterator.close()
+
+
+def test_control_records() -> None:
+    assert ControlRecord.parse(b"\0\0\0\0") == ABORT_MARKER, "ControlRecord.parse/ABORT_MARKER"
+    assert ControlRecord.parse(b"\0\0\0\1") != ABORT_MARKER, "ControlRecord.parse/ABORT_MARKER"
 
 
 async def test_fetcher_keeps_what_it_fetched_in_records(fetcher: Fetcher) -> None:
@@ -204,24 +236,6 @@ def test_seek_drops_what_was_fetched() -> None:
     assert "_records" in inspect.getsource(Fetcher.seek_to), "Fetcher.seek_to keeps what was fetched"
 
 
-def test_bytes_are_fetched_with_a_plain_client() -> None:
-    for name in ("bootstrap", "_wait_on_metadata", "send", "close"):
-        assert inspect.iscoroutinefunction(getattr(AIOKafkaClient, name)), f"AIOKafkaClient.{name}"
-    wanted = ["self", "max_wait_time", "min_bytes", "max_bytes", "isolation_level", "topics"]
-    assert parameters(FetchRequest.__init__)[: len(wanted)] == wanted, "FetchRequest"
-    answers = [(kind.API_VERSION, kind.SCHEMA) for kind in vars(fetch).values() if kind_of_answer(kind)]
-    for version, schema in answers:
-        fields: Any = schema.fields[schema.names.index("topics")].array_of.fields[1].array_of
-        assert (fields.names[0], fields.names[1], fields.names[-1]) == ("partition", "error_code", "message_set")
-        if version >= 4:
-            assert fields.names[5 if version >= 5 else 4] == "aborted_transactions", f"FetchResponse_v{version}"
-    assert len(answers) > 5, "FetchResponse_v…"
-
-
-def kind_of_answer(kind: Any) -> bool:
-    return isinstance(kind, type) and kind.__name__.startswith("FetchResponse_v")
-
-
 # ------------------------------------------------------------------------------------------------ aiokafka, the group
 
 
@@ -265,7 +279,7 @@ async def test_producer_is_thrown_away_by_its_accumulator(producer: AIOKafkaProd
     assert accumulator._pending_batches == set(), "MessageAccumulator._pending_batches"
     producer._txn_manager.set_pid_and_epoch(1, 0)
     producer._txn_manager.begin_transaction()
-    await accumulator.add_batch(producer.create_batch(), TP0, 1)
+    await accumulator.add_batch(builder(), TP0, 1)
     (batch,) = accumulator._batches[TP0]
     assert not batch.future.done(), "MessageBatch.future"
 
@@ -277,30 +291,73 @@ async def test_closed_producer_does_not_complain(producer: AIOKafkaProducer) -> 
         producer.__del__()
 
 
-async def test_batches_belong_to_a_transaction(producer: AIOKafkaProducer) -> None:
-    builder = producer.create_batch()
-    assert isinstance(builder, BatchBuilder), "AIOKafkaProducer.create_batch"
-    builder.append(timestamp=1, key=None, value=b"v", headers=[])
-    batch = MemoryRecords(bytes(builder._build())).next_batch()
-    assert batch.is_transactional, "AIOKafkaProducer.create_batch forgets the transaction"
+def test_what_the_producer_calls_on_a_builder() -> None:
+    """Whatever it calls, `BatchBuilder` has, but for `append`, which belongs to records that are sent one by one."""
+    called = set()
+    for kind in (MessageBatch, MessageAccumulator, SendProduceReqHandler):
+        called |= set(re.findall(r"_builder\.(\w+)", inspect.getsource(kind)))
+    assert called == {"_set_producer_state", "_build", "record_count", "close", "closed", "append"}, (
+        "the producer calls something else on a batch's builder"
+    )
+    for name in called - {"append"}:
+        given = parameters(getattr(aiokafka_accumulator.BatchBuilder, name))
+        assert parameters(getattr(BatchBuilder, name)) == given, f"BatchBuilder.{name}"
+    source = inspect.getsource(AIOKafkaProducer.send_batch)
+    assert "add_batch(\n            batch, tp" in source, "AIOKafkaProducer.send_batch looks into the batch"
 
 
-async def test_batch_builder_is_appended_to_directly(producer: AIOKafkaProducer) -> None:
-    batch = producer.create_batch()
-    for offset in range(3):
-        assert batch._builder.append(offset, 1_000, b"k", None, []) is not None, "BatchBuilder._builder.append"
-    batch._relative_offset = 3
-    assert batch.record_count() == 3, "BatchBuilder._relative_offset"
-    batch.close()
-    assert batch.closed() and batch.size() > 0, "BatchBuilder.closed/size"
-    records = list(MemoryRecords(bytes(batch._build())).next_batch())
-    assert [record.offset for record in records] == [0, 1, 2], "BatchBuilder._builder.append"
+async def test_a_builder_of_ours_goes_all_the_way_to_the_request(producer: AIOKafkaProducer) -> None:
+    manager, accumulator = producer._txn_manager, producer._message_accumulator
+    manager.set_pid_and_epoch(7, 3)
+    manager.begin_transaction()
+    first, second = builder(), builder()
+    await accumulator.add_batch(first, TP0, 1)
+    batch = accumulator._pop_batch(TP0)
+    assert batch.get_data_buffer() is batch.get_data_buffer(), "a batch that is sent again is not the same"
+    sent = MemoryRecords(batch.get_data_buffer()).next_batch()
+    assert (sent.producer_id, sent.producer_epoch, sent.base_sequence) == (7, 3, 0), "BatchBuilder._set_producer_state"
+    assert sent.is_transactional and sent.validate_crc(), "BatchBuilder._build"
+    assert batch.record_count == 2 and not batch.is_empty(), "BatchBuilder.record_count"
+    await accumulator.add_batch(second, TP0, 1)
+    batch = accumulator._pop_batch(TP0)
+    assert MemoryRecords(batch.get_data_buffer()).next_batch().base_sequence == 2, (
+        "TransactionManager's sequence numbers"
+    )
+    batch.future.cancel()
 
 
-async def test_full_batch_builder_answers_none(producer: AIOKafkaProducer) -> None:
-    append = producer.create_batch()._builder.append
-    assert append(0, 1, b"k", b"x" * 20_000, []) is not None, "the first record is not taken whatever its size"
-    assert append(1, 1, b"k", b"x", []) is None, "a full builder does not answer None"
+def test_aiokafka_s_builder_of_records() -> None:
+    """What the wire's plain twin writes with."""
+    records = DefaultRecordBatchBuilder(2, 0, 0, -1, -1, 0, 1_000)
+    assert records.append(0, 1, b"k", b"x" * 20_000, []) is not None, "the first record is not taken whatever its size"
+    assert records.append(1, 1, b"k", b"x", []) is None, "a full builder does not answer None"
+    size = records.size()
+    assert len(records.build()) == size > 20_000, "DefaultRecordBatchBuilder.size/build"
+
+
+def test_checksums() -> None:
+    raw = raw_batch()
+    checksum = int.from_bytes(raw[CRC_AT : CRC_AT + 4], "big")
+    assert calc_crc32c(memoryview(raw)[CHECKED_AT:]) == checksum, "calc_crc32c does not take a memoryview"
+
+
+@pytest.mark.parametrize("name", CODECS.values())
+def test_codecs(name: str) -> None:
+    assert getattr(codec, f"has_{name}")() is True, f"aiokafka.codec.has_{name}"
+    data = b"some data " * 100
+    decode = getattr(codec, f"{name}_decode")
+    assert bytes(decode(memoryview(compressor(name)(data)))) == data, f"aiokafka.codec.{name}_encode/{name}_decode"
+
+
+def test_lz4_is_told_its_level_and_that_blocks_are_independent() -> None:
+    data = b"".join(b"%d" % number for number in range(100_000))
+    packed = compressor("lz4")(data)
+    assert packed[:4] == b"\x04\x22\x4d\x18", "cramjam.lz4.Compressor writes no frame"
+    assert packed[4] & 0b0010_0000, "cramjam.lz4.Compressor(block_linked=False)"
+    assert not packed[4] & 0b0000_0100, "cramjam.lz4.Compressor(content_checksum=False)"
+    best = cramjam.lz4.Compressor(level=9, content_checksum=False, block_linked=False)
+    best.compress(data)
+    assert len(packed) > len(bytes(best.finish())), "cramjam.lz4.Compressor(level=1)"
 
 
 def test_offsets_of_a_transaction_cannot_be_empty() -> None:
