@@ -28,6 +28,7 @@ class RawRecords(MemoryRecords):  # type: ignore[misc]
     """aiokafka's view of fetched bytes, with the bytes themselves."""
 
     def __init__(self, raw: bytes) -> None:
+        super().__init__(raw)
         self.raw = raw
 
 
