@@ -1,7 +1,22 @@
 from __future__ import annotations
 
+import importlib
+from types import ModuleType
+
+import pytest
 from hypothesis import HealthCheck, settings
 
 # How long one example takes says something about the machine and what else it does, not about the code.
 settings.register_profile("walstream", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("walstream")
+
+
+@pytest.fixture(params=["compiled", "plain"])
+def either_wire(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """Records are read and written by the compiled module, and again by its twin in Python, on the whole path."""
+    module = importlib.import_module(f"walstream.wire.{request.param}")
+    monkeypatch.setattr("walstream.wire.batch.RecordReader", module.RecordReader)
+    monkeypatch.setattr("walstream.wire.builder.RecordWriter", module.RecordWriter)
+    monkeypatch.setattr("walstream.router.plain_event", module.plain_event)
+    monkeypatch.setattr("walstream.entry.plain_entry", module.plain_entry)
+    return module

@@ -6,11 +6,10 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
-from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.record.memory_records import MemoryRecords
 from prometheus_client import CollectorRegistry
 
@@ -19,7 +18,6 @@ from walstream.backoff import Backoff
 from walstream.delivery import DeliveryProcessor, topology
 from walstream.engine.checkpoint import Checkpoint
 from walstream.engine.fetch import Fetch
-from walstream.engine.record_batch import DecodedRecord
 from walstream.engine.store import Store
 from walstream.entry import Entry
 from walstream.errors import SinkError, StateMismatch
@@ -39,8 +37,14 @@ from walstream.sinks.base import (
     Retry,
     Sink,
     SinkContext,
+    Staging,
 )
 from walstream.sinks.shared import SharedSink
+from walstream.testing.raw_batch import batches_of
+from walstream.wire import plain
+from walstream.wire.builder import BatchBuilder
+
+pytestmark = pytest.mark.usefixtures("either_wire")
 
 NAMESPACE = Namespace.model_validate(
     {
@@ -105,7 +109,11 @@ class Scripted(Sink):
 def log_record(position: int, key: bytes | None = b"k", targets: Sequence[str] | None = None) -> Any:
     message = encode(b"v%d" % position, key=key, id=str(position), source="s", type="t", time=position, targets=targets)
     headers = log_headers(message.headers, time_us=position, position=position + 100, timestamp_ms=1_000 + position)
-    return SimpleNamespace(offset=position, key=key, value=message.value, headers=headers, timestamp=5_000)
+    return raw_record(position, key, message.value, headers)
+
+
+def raw_record(position: int, key: bytes | None, value: bytes | None, headers: list[tuple[str, bytes | None]]) -> Any:
+    return SimpleNamespace(offset=position, key=key, value=value, headers=headers, timestamp=5_000, timestamp_type=0)
 
 
 class Delivery:
@@ -120,7 +128,7 @@ class Delivery:
 
     def begin(self) -> Checkpoint:
         self.checkpoint = Checkpoint(
-            2, lambda: BatchBuilder(1_000_000, 0, is_transactional=True), self.store, self.topology.tables, {}
+            2, lambda: BatchBuilder(1_000_000, "lz4", transactional=True), self.store, self.topology.tables, {}
         )
         return self.checkpoint
 
@@ -136,7 +144,7 @@ class Delivery:
         return self
 
     async def deliver(self, *records: Any) -> None:
-        fetch = Fetch("flights.log", 2, records[0].offset, records[-1].offset + 1, [list(records)], 0)
+        fetch = Fetch("flights.log", 2, records[0].offset, records[-1].offset + 1, batches_of(records), 0)
         while not fetch.is_done:
             await self.processor.process(fetch, self.checkpoint)
 
@@ -321,7 +329,7 @@ async def test_reports_do_not_flood_the_log(make: Make, caplog: pytest.LogCaptur
 
 async def test_what_walstream_did_not_write_is_put_aside(make: Make) -> None:
     one, sink = await make()
-    foreign = SimpleNamespace(offset=1, key=b"k", value=b"v", headers=[("a", b"b")], timestamp=5_000)
+    foreign = raw_record(1, b"k", b"v", [("a", b"b")])
     await one.deliver(log_record(0), foreign, log_record(2))
     assert sink.calls == [[0, 2]]
     (put_aside,) = one.sent("flights.base.dlq")
@@ -331,19 +339,19 @@ async def test_what_walstream_did_not_write_is_put_aside(make: Make) -> None:
 
 async def test_what_has_a_header_with_a_name_that_is_not_utf8_is_put_aside(make: Make) -> None:
     one, sink = await make()
-    good, spoilt = log_record(0), log_record(1)
-    headers = [*spoilt.headers, ("b\\xff", b"x")]
-    foreign = DecodedRecord(1, 5_000, 1, spoilt.key, spoilt.value, headers, ("b\\xff",))
-    await one.processor.process(Fetch("flights.log", 2, 0, 2, [[good, foreign]], 0, is_reread=True), one.checkpoint)
-    assert sink.calls == [[0]]
+    spoilt = log_record(1)
+    spoilt.headers.append((b"b\xff".decode(errors="surrogateescape"), b"x"))
+    await one.deliver(log_record(0), spoilt, log_record(2))
+    assert sink.calls == [[0, 2]]
     (put_aside,) = one.sent("flights.base.dlq")
     assert dict(put_aside.headers)["walstream-error-code"] == b"not-utf8"
+    assert put_aside.headers[-1] == ("b\\xff", b"x"), "shown as far as it can be"
 
 
 async def test_what_walstream_did_not_write_and_would_not_fit_is_cut(make: Make) -> None:
     one, _ = await make()
     value = b"x" * (NAMESPACE.topics.max_record + 1)
-    await one.deliver(SimpleNamespace(offset=1, key=b"k", value=value, headers=[], timestamp=5_000))
+    await one.deliver(raw_record(1, b"k", value, []))
     (put_aside,) = one.sent("flights.base.dlq")
     assert dict(put_aside.headers)["walstream-error-code"] == b"too-large"
     assert len(put_aside.value) < len(value)
@@ -448,18 +456,41 @@ async def test_an_opening_that_nobody_waits_for_any_more_ends(monkeypatch: pytes
 
 
 class Staged(CheckpointSink):
+    """Copies by the bytes where it can."""
+
     def stage(self, batch: Sequence[Entry], checkpoint: Staging) -> Sequence[Outcome]:
         for entry in batch:
-            assert entry.raw is not None
-            checkpoint.emit_original("copy", 2, entry.raw, entry.timestamp)
+            if entry.raw is not None:
+                checkpoint.emit_original("copy", 2, entry.raw, entry.timestamp)
+            else:
+                checkpoint.emit("copy", 2, entry.timestamp, entry.key, entry.value, list(entry.headers))
         return [APPLIED] * len(batch)
 
 
 async def test_a_checkpoint_sink_s_records_are_in_the_checkpoint(tmp_path: Path) -> None:
     one = await Delivery(tmp_path / "0", Staged(CONTEXT)).open()
-    await one.deliver(log_record(0), log_record(1))
-    assert [(record.key, record.value, record.timestamp) for record in one.sent("copy")] == [
+    records = [log_record(0), log_record(1, None)]
+    records[1].headers += [("größe", None), ("walstream-like", b"1"), ("größe", b"\xff")]
+    await one.deliver(*records)
+    copies = one.sent("copy")
+    assert [(record.key, record.value, record.timestamp) for record in copies] == [
         (b"k", b"v0", 1_000),
-        (b"k", b"v1", 1_001),
+        (None, b"v1", 1_001),
     ]
+    for copy, record in zip(copies, records, strict=True):
+        assert list(copy.headers) == record.headers[4:], "its own headers, and none of those in front of them"
     one.store.close()
+
+
+async def test_an_entry_is_what_its_record_says(make: Make, either_wire: ModuleType) -> None:
+    one, sink = await make()
+    seen: list[Entry] = []
+    sink.script = [lambda batch: seen.extend(batch) or [APPLIED] * len(batch)]
+    records = [log_record(0), log_record(1, None, targets=["base"])]
+    await one.deliver(*records)
+    for entry, record in zip(seen, records, strict=True):
+        expected = Entry.from_log(2, record.offset, record.key, record.value, record.headers, record.timestamp)
+        for field in ("position", "key", "value", "timestamp", "time", "ingress_position", "path", "id", "payload"):
+            assert getattr(entry, field) == getattr(expected, field), field
+        assert list(entry.headers) == list(expected.headers)
+    assert [entry.raw is not None for entry in seen] == [either_wire is not plain] * 2, "read where it stands"

@@ -6,20 +6,19 @@ import hashlib
 import logging
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.record.memory_records import MemoryRecords
 from prometheus_client import CollectorRegistry
 
 from walstream import topics
+from walstream.deadletter import size_of
 from walstream.dedup import Row, decode_row
 from walstream.engine.checkpoint import Checkpoint
 from walstream.engine.fetch import Fetch
-from walstream.engine.record_batch import DecodedRecord
 from walstream.engine.store import Store
 from walstream.entry import Entry
 from walstream.identity import identity
@@ -29,6 +28,10 @@ from walstream.mutation import put
 from walstream.namespace import Namespace
 from walstream.record import encode
 from walstream.router import RouterProcessor, topology
+from walstream.testing.raw_batch import batches_of
+from walstream.wire.builder import BatchBuilder
+
+pytestmark = pytest.mark.usefixtures("either_wire")
 
 NOW = int(time.time() * 1000)
 HOUR = 3_600_000
@@ -79,7 +82,7 @@ class Router:
     def _begin(self, before: Checkpoint | None = None) -> Checkpoint:
         positions = {topics.log(self.namespace).name: len(self.log)}
         return Checkpoint(
-            self.partition, lambda: BatchBuilder(1_000_000, 0, is_transactional=True), self.store,
+            self.partition, lambda: BatchBuilder(1_000_000, "lz4", transactional=True), self.store,
             self.topology.tables, positions, before,
         )  # fmt: skip
 
@@ -87,7 +90,8 @@ class Router:
         """Route fetches in one checkpoint."""
         checkpoint = self._begin()
         for fetch in fetches:
-            taken = Fetch("flights.ingress", self.partition, fetch[0].offset, fetch[-1].offset + 1, [fetch], 0)
+            first, last = fetch[0].offset, fetch[-1].offset
+            taken = Fetch("flights.ingress", self.partition, first, last + 1, batches_of(fetch), 0)
             await self.processor.process(taken, checkpoint)
             assert taken.is_done
         await self.commit(checkpoint, store=commit)
@@ -256,33 +260,47 @@ async def test_what_no_one_can_parse_goes_to_the_dlq(router: Router) -> None:
     assert [entry.ingress_position for entry in router.log] == [4]
 
 
-async def reread(router: Router, *records: DecodedRecord) -> None:
-    """Route what only the patient decoder could read."""
-    checkpoint = router._begin()
-    last = records[-1].offset + 1
-    await router.processor.process(Fetch("flights.ingress", 0, 0, last, [records], 0, is_reread=True), checkpoint)
-    await router.commit(checkpoint)
-
-
-def decoded(record: Given, *misnamed: str) -> DecodedRecord:
-    headers = [*record.headers, *((name, b"x") for name in misnamed)]
-    return DecodedRecord(record.offset, record.timestamp, 1, record.key, record.value, headers, misnamed)
+def misnamed(record: Given, *names: bytes) -> Given:
+    """The record with headers whose names are these bytes."""
+    return replace(
+        record, headers=[*record.headers, *((name.decode(errors="surrogateescape"), b"x") for name in names)]
+    )
 
 
 async def test_a_header_s_name_that_is_not_utf8_spoils_only_its_record(router: Router) -> None:
-    await reread(router, decoded(given(0)), decoded(given(1, payload=b"bad"), "b\\xff"), decoded(given(2)))
+    await router.route([given(0), misnamed(given(1, payload=b"bad"), b"b\xff"), given(2)])
     assert [entry.ingress_position for entry in router.log] == [0, 2]
     assert router.refusals == [("not-utf8", b"bad")]
     ((_, _, headers),) = router.refused
     assert headers[-1] == ("b\\xff", b"x"), "shown as far as it can be"
+    assert dict(headers)["walstream-error"] == b"the name of a header is not UTF-8: b\\xff"
+
+
+async def test_a_name_that_looks_like_a_replaced_one_is_good(router: Router) -> None:
+    await router.route([misnamed(given(0), b"b\\xff", "größe".encode())])
+    assert router.refused == []
+    assert router.log[0].headers[-2:] == [("b\\xff", b"x"), ("größe", b"x")]
 
 
 async def test_names_that_grow_as_they_are_shown_are_cut_like_any_record(folder: Path) -> None:
     router = Router(folder, topics={"max_record": "64KB"})
     await router.open()
-    await reread(router, decoded(given(0), "\\xff" * 20_000), decoded(given(1)))
-    assert [code for code, _ in router.refusals] == ["too-large"]
-    assert [entry.ingress_position for entry in router.log] == [1]
+    await router.route([misnamed(given(0), b"\xff" * 20_000), misnamed(given(1), b"\xff" * 10_000), given(2)])
+    assert [code for code, _ in router.refusals] == ["too-large", "not-utf8"]
+    assert [entry.ingress_position for entry in router.log] == [2]
+    router.store.close()
+
+
+@pytest.mark.parametrize("more", [0, 1])
+async def test_the_limit_is_about_key_value_and_headers_as_they_are(folder: Path, more: int) -> None:
+    """Not about the bytes that their encoding adds."""
+    router = Router(folder, topics={"max_record": "64KB"})
+    await router.open()
+    record = given(0, extensions={f"x{number}": "y" for number in range(100)})
+    record.value = bytes(65_536 + more - size_of(record.key, b"", record.headers))
+    await router.route([record])
+    assert [code for code, _ in router.refusals] == ["too-large"] * more
+    assert [entry.value for entry in router.log] == [record.value][more:]
     router.store.close()
 
 
