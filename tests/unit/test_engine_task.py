@@ -11,17 +11,20 @@ from typing import Any
 
 import pytest
 from aiokafka.errors import KafkaConnectionError
-from aiokafka.producer.message_accumulator import BatchBuilder
 from faust.types import TP
 
 from walstream.engine import task as module
 from walstream.engine.checkpoint import Checkpoint
-from walstream.engine.fetch import Broken, Fetch
+from walstream.engine.clock import Clock
+from walstream.engine.fetch import Fetch
 from walstream.engine.gate import Gate
 from walstream.engine.store import Store
 from walstream.engine.task import State, Task
 from walstream.engine.topology import TableSpec, Topology
 from walstream.errors import LostRange, Unreadable
+from walstream.testing.raw_batch import RawRecord, encode_batch
+from walstream.wire.batch import Batch
+from walstream.wire.builder import BatchBuilder
 
 SOURCE = TP("source", 0)
 TABLE = TableSpec("seen", "seen.changelog")
@@ -70,7 +73,7 @@ class Consumer:
 class Producer:
     broker: Broker
 
-    def __init__(self, connection: Any, transactional_id: str) -> None:
+    def __init__(self, connection: Any, transactional_id: str, clock: Clock) -> None:
         self.abandoned = False
         self.transactional_id = transactional_id
         self.broker.producers.append(self)
@@ -78,7 +81,7 @@ class Producer:
     async def start(self) -> None: ...
 
     def new_batch(self) -> BatchBuilder:
-        return BatchBuilder(100_000, 0, is_transactional=True)
+        return BatchBuilder(100_000, None, transactional=True)
 
     async def commit(self, batches: Mapping[tuple[str, int], Sequence[Any]], offsets: Any, group: str) -> Any:
         assert not self.abandoned
@@ -116,6 +119,8 @@ class Processor:
         self.closed: list[bool] = []
         self.at_close: Callable[[], Awaitable[None]] = lambda: asyncio.sleep(0)
         self.output = True
+        self.due: list[int] = []  # times (µs)
+        self.sent: list[int] = []
 
     async def open(self, checkpoint: Checkpoint) -> None:
         self.at_open(checkpoint)
@@ -128,6 +133,17 @@ class Processor:
                 self.positions.append(checkpoint.output("log").append(1, None, b"%d" % record.offset))
                 checkpoint.table("seen").put(b"%d" % record.offset, b"x", 1)
 
+    def due_at(self) -> int | None:
+        return min(self.due, default=None)
+
+    async def process_due(self, checkpoint: Checkpoint) -> None:
+        now = checkpoint.clock.now()
+        late = [due for due in self.due if due <= now][:10]
+        for due in late:
+            self.due.remove(due)
+            self.sent.append(due)
+            checkpoint.output("log").append(1, None, b"due")
+
     def finish(self, checkpoint: Checkpoint) -> None: ...
 
     async def close(self, checkpoint: Checkpoint | None) -> None:
@@ -137,8 +153,29 @@ class Processor:
         await self.at_close()
 
 
+class Time:
+    """The clock of a worker whose wall clock and broker go as they are told, and else as they do."""
+
+    def __init__(self) -> None:
+        self.ahead = 0  # µs of the wall clock
+        self.clock = Clock(lambda: time.time_ns() // 1_000 + self.ahead)
+        self.confirm()
+
+    def confirm(self) -> None:
+        """A broker answers at once."""
+        sent = self.clock.boot()
+        self.clock.witness(time.time_ns() // 1_000_000, sent, 1)
+
+
 async def nothing() -> None:
     """All topics are what they were."""
+
+
+def batch(offset: int, count: int, *, unreadable: bool = False) -> Batch:
+    """A batch as it was fetched; one that nobody can read is one that a broker would take all the same."""
+    records = [RawRecord(None, b"v", [(b"b\xff", None)])] * count
+    compression, trailing = ("gzip", b"rubbish") if unreadable else ("lz4", b"")
+    return Batch(encode_batch(records, base=offset, compression=compression, trailing=trailing))
 
 
 class Worker:
@@ -150,11 +187,12 @@ class Worker:
         self.consumer = Consumer(self.broker)
         self.processor = Processor()
         self.failed: list[BaseException] = []
+        self.time = Time()
         self.spawned: list[asyncio.Task[Any]] = []
         self.engine: Any = SimpleNamespace(
             consumer=self.consumer, connection={}, group="group", topic_ids={TABLE.changelog: "id"}, cache=None,
             store_folder=lambda topology, partition: folder, opening=asyncio.Semaphore(1), fail=self.failed.append,
-            make_sure=None, check_topics=nothing,
+            make_sure=None, check_topics=nothing, clock=self.time.clock,
             spawn=lambda work: self.spawned.append(asyncio.create_task(work)),
         )  # fmt: skip
         topology = Topology("t", ("source",), 1, (TABLE,), lambda partition: self.processor, ("log",))
@@ -171,10 +209,9 @@ class Worker:
 
     def fetch(self, offset: int, count: int = 1, *, epoch: int | None = None) -> None:
         """Let a fetch come in."""
-        batch: Any = [SimpleNamespace(offset=offset + number) for number in range(count)]
         self.gate.take()
         epoch = self.gate.epoch if epoch is None else epoch
-        self.task.offer(Fetch("source", 0, offset, offset + count, [batch], 100, epoch))
+        self.task.offer(Fetch("source", 0, offset, offset + count, [batch(offset, count)], 100, epoch))
 
     async def until(self, condition: Callable[[], bool]) -> None:
         async with asyncio.timeout(5):
@@ -340,6 +377,131 @@ async def test_the_next_checkpoint_is_built_while_one_is_committed(worker: Worke
     assert worker.broker.transactions == [{"source": 1}, {"source": 2}]
 
 
+# ------------------------------------------------------------------------------------------------ what falls due
+
+
+async def test_an_idle_task_wakes_when_something_is_due(worker: Worker) -> None:
+    due = worker.time.clock.now() + 50_000
+    worker.processor.due = [due]
+    await worker.start()
+    assert worker.processor.sent == []
+    await worker.until(lambda: worker.broker.log_end == 52)
+    assert worker.processor.sent == [due] and worker.time.clock.now() >= due
+    assert worker.broker.transactions == [{"source": 0}], "the first checkpoint says where the group begins"
+    worker.processor.due = [worker.time.clock.now() + 1_000]
+    worker.fetch(0)
+    await worker.until(lambda: len(worker.processor.sent) == 2 and worker.broker.committed == 1)
+
+
+async def test_nothing_is_due_by_a_wall_clock_that_no_broker_has_confirmed(worker: Worker) -> None:
+    worker.engine.clock = worker.time.clock = Clock()
+    worker.processor.due = [1]
+    await worker.start()
+    worker.fetch(0)
+    await worker.until(lambda: worker.broker.committed == 1)
+    assert worker.processor.sent == []
+    worker.time.confirm()
+    worker.task.check_due()
+    await worker.until(lambda: worker.processor.sent == [1])
+
+
+async def test_a_wall_clock_that_jumps_forward_makes_nothing_early(worker: Worker) -> None:
+    worker.processor.due = [worker.time.clock.now() + 3_600_000_000]
+    await worker.start()
+    worker.time.ahead = 7_200_000_000
+    worker.task.check_due()
+    worker.fetch(0)
+    await worker.until(lambda: worker.broker.committed == 1)
+    assert worker.processor.sent == []
+
+
+async def test_a_wall_clock_that_was_behind_is_noticed_when_it_is_set(worker: Worker) -> None:
+    """So is a machine that was suspended, which timers do not count."""
+    worker.time.ahead = -3_600_000_000
+    worker.processor.due = [time.time_ns() // 1_000]
+    await worker.start()
+    worker.task.check_due()
+    assert worker.processor.sent == []
+    worker.time.ahead = 0
+    worker.task.check_due()
+    await worker.until(lambda: len(worker.processor.sent) == 1)
+
+
+async def test_fetches_and_due_work_take_turns(worker: Worker) -> None:
+    """However much is due, or has come, neither waits for all of the other."""
+    await worker.start()
+    order: list[str] = []
+
+    async def note() -> None:
+        order.append("fetch")
+
+    worker.processor.work = note
+    process_due = worker.processor.process_due
+
+    async def due(checkpoint: Checkpoint) -> None:
+        order.append("due")
+        await process_due(checkpoint)
+
+    worker.processor.process_due = due  # type: ignore[method-assign]
+    worker.processor.due = list(range(30))
+    for offset in range(3):
+        worker.fetch(offset)
+    await worker.until(lambda: worker.processor.due == [] and worker.broker.committed == 3)
+    assert order == ["fetch", "due"] * 3
+    assert worker.broker.transactions == [{"source": 3}], "all in one checkpoint"
+
+
+async def test_a_backlog_of_due_work_is_committed_as_it_is_worked_off(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "CHECKPOINT_SIZE", 200)
+    worker.processor.due = list(range(100))
+    await worker.start()
+    await worker.until(lambda: worker.processor.due == [])
+    await worker.task.close(1)
+    assert len(worker.broker.transactions) > 5
+    assert worker.processor.sent == list(range(100))
+
+
+async def test_due_work_whose_commit_fails_comes_again(worker: Worker) -> None:
+    worker.broker.errors = [KafkaConnectionError("gone")]
+    kept = [1, 2]
+    worker.processor.at_open = lambda checkpoint: worker.processor.due.__setitem__(slice(None), kept)
+    await worker.start()
+    await worker.until(lambda: worker.broker.transactions == [{"source": 0}])
+    assert worker.processor.sent == [1, 2, 1, 2]
+
+
+async def test_due_work_that_comes_to_nothing_commits_nothing(worker: Worker) -> None:
+    async def forget(checkpoint: Checkpoint) -> None:
+        worker.processor.due.clear()
+
+    worker.processor.process_due = forget  # type: ignore[method-assign]
+    worker.processor.due = [1]
+    await worker.start()
+    await worker.until(lambda: worker.processor.due == [])
+    await worker.task.close(1)
+    assert [producer.abandoned for producer in worker.broker.producers] == [True]
+    assert worker.broker.transactions == [{"source": 0}], "that of the end"
+
+
+async def test_a_task_that_closes_leaves_what_is_due(worker: Worker) -> None:
+    await worker.start()
+    closing: list[asyncio.Task[None]] = []
+
+    async def close(checkpoint: Checkpoint) -> None:
+        worker.processor.due.pop()
+        closing.append(asyncio.create_task(worker.task.close(5)))
+        await asyncio.sleep(0)
+
+    worker.processor.process_due = close  # type: ignore[method-assign]
+    worker.processor.due = [1, 2, 3]
+    worker.task.check_due()
+    await worker.until(lambda: bool(closing))
+    await closing[0]
+    assert len(worker.processor.due) == 2 and worker.processor.closed == [True]
+
+
 # ------------------------------------------------------------------------------------------------ what goes wrong
 
 
@@ -483,82 +645,31 @@ async def test_a_sink_that_cannot_be_closed_keeps_nothing(
 # ------------------------------------------------------------------------------------------------ what is not decoded
 
 
-def misread(*, count: int = 2) -> Any:
-    """A batch whose last record aiokafka does not decode."""
-    yield from (SimpleNamespace(offset=number) for number in range(count))
-    raise UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte")
-
-
-class Reread:
-    """What reading again gives; it notes from where it was asked."""
-
-    def __init__(self, *parts: Fetch) -> None:
-        self.parts, self.asked = list(parts), list[int]()
-
-    async def __call__(self, connection: Any, fetch: Fetch, group: str) -> list[Fetch]:
-        self.asked.append(fetch.position)
-        return self.parts
-
-
-def records(*offsets: int) -> list[Any]:
-    return [SimpleNamespace(offset=offset) for offset in offsets]
-
-
-async def test_what_aiokafka_does_not_decode_is_read_again_from_there(
-    worker: Worker, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    reread = Reread(Fetch("source", 0, 0, 4, [records(0, 1, 2, 3)], 10, 1, is_reread=True))
-    monkeypatch.setattr(module, "reread", reread)
-    await worker.start()
-    worker.gate.take()
-    worker.task.offer(Fetch("source", 0, 0, 4, [misread()], 10, worker.gate.epoch))
-    worker.fetch(4, 2)
-    await worker.until(lambda: worker.broker.committed == 6)
-    assert (worker.processor.seen, reread.asked) == ([0, 1, 2, 3, 4, 5], [0])
-    assert worker.failed == []
-    await worker.until(lambda: worker.gate.waiting == 0)
-
-
-async def test_what_was_taken_out_of_a_fetch_does_not_come_twice(
-    worker: Worker, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    reread = Reread(Fetch("source", 0, 1_000, 1_004, [records(1_000, 1_001, 1_002, 1_003)], 10, 1, is_reread=True))
-    monkeypatch.setattr(module, "reread", reread)
-    await worker.start()
-    worker.gate.take()
-    worker.task.offer(Fetch("source", 0, 0, 1_004, [misread(count=1_002)], 10, worker.gate.epoch))
-    await worker.until(lambda: worker.broker.committed == 1_004)
-    assert (worker.processor.seen, reread.asked) == (list(range(1_004)), [1_000])
-
-
-async def test_what_nobody_reads_ends_the_worker_when_all_before_it_is_committed(
-    worker: Worker, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    error = Unreadable("source-0", 2, 3, ValueError("rubbish"))
-    before = Fetch("source", 0, 0, 2, [records(0, 1)], 10, 1, is_reread=True)
-    monkeypatch.setattr(
-        module, "reread", Reread(before, Fetch("source", 0, 2, 4, [Broken(error)], 0, 1, is_reread=True))
-    )
+@pytest.mark.parametrize("first", [2, 1_500])
+async def test_what_nobody_reads_ends_the_worker_when_all_before_it_is_committed(worker: Worker, first: int) -> None:
+    """However much of the fetch was taken out before."""
     await worker.start()
     worker.broker.slow = 0.05
     worker.gate.take()
-    worker.task.offer(Fetch("source", 0, 0, 4, [misread()], 10, worker.gate.epoch))
-    worker.fetch(4, 2)
+    batches = [batch(0, first), batch(first, 2, unreadable=True), batch(first + 2, 1)]
+    worker.task.offer(Fetch("source", 0, 0, first + 3, batches, 10, worker.gate.epoch))
+    worker.fetch(first + 3, 2)
     await worker.until(lambda: bool(worker.failed))
-    assert worker.failed == [error]
-    assert (worker.processor.seen, worker.broker.committed) == ([0, 1], 2)
-    assert worker.stored() == [0, 1]
+    (failure,) = worker.failed
+    assert isinstance(failure, Unreadable)
+    assert (failure.where, failure.first, failure.last) == ("source-0", first, first + 1)
+    assert "BadGzipFile" in str(failure) and "--group group" in str(failure)
+    assert (worker.processor.seen, worker.broker.committed) == (list(range(first)), first)
+    assert worker.stored() == list(range(first))
 
 
-async def test_a_broker_that_does_not_answer_meanwhile_is_asked_again(
-    worker: Worker, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def fail(*_: Any) -> list[Fetch]:
-        raise KafkaConnectionError("away")
-
-    monkeypatch.setattr(module, "reread", fail)
+async def test_what_nobody_reads_ends_the_next_worker_too(worker: Worker) -> None:
+    worker.broker.committed = 2
     await worker.start()
     worker.gate.take()
-    worker.task.offer(Fetch("source", 0, 0, 4, [misread()], 10, worker.gate.epoch))
-    await worker.until(lambda: len(worker.consumer.seeks) == 2)
-    assert (worker.consumer.seeks, worker.failed, worker.broker.transactions) == ([0, 0], [], [])
+    batches = [batch(0, 4, unreadable=True), batch(4, 1)]
+    worker.task.offer(Fetch("source", 0, 2, 5, batches, 10, worker.gate.epoch))
+    await worker.until(lambda: bool(worker.failed))
+    (failure,) = worker.failed
+    assert isinstance(failure, Unreadable) and (failure.first, failure.last) == (2, 3)
+    assert (worker.processor.seen, worker.broker.committed) == ([], 2), "nothing is skipped"

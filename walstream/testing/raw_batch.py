@@ -43,9 +43,7 @@ def encode_batch(
     payload = bytes(compress(body)) + trailing
     last = len(records) - 1
     length = HEADER.size - 12 + len(payload)
-    header = HEADER.pack(
-        base, length, -1, 2, 0, flags, last, timestamp, timestamp + last, -1, -1, -1, len(records)
-    )
+    header = HEADER.pack(base, length, -1, 2, 0, flags, last, timestamp, timestamp + last, -1, -1, -1, len(records))
     return seal(header + payload)
 
 
