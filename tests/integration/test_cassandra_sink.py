@@ -22,7 +22,7 @@ from walstream.entry import Entry
 from walstream.errors import ConfigurationError, SinkError
 from walstream.mutation import Mutation, delete, put
 from walstream.sinks.base import APPLIED, TARGET_DOWN, Dead, Retry, Sink, SinkContext
-from walstream.sinks.cassandra import CassandraOptions, CassandraSink, session, sink
+from walstream.sinks.cassandra import CassandraOptions, CassandraSink, session
 from walstream.testing.conformance import SinkConformance, entry
 from walstream.testing.proxy import Proxy
 
@@ -282,6 +282,25 @@ async def test_one_bad_row_of_a_partition_does_not_spoil_the_others(opened: Any,
     assert [row.c for row in cql.execute(f"SELECT c FROM {keyspace}.long WHERE p = 'x'")] == ["1", "3"]
 
 
+async def test_one_bad_partition_of_a_batch_does_not_spoil_the_others(opened: Any, cql: Any, keyspace: str) -> None:
+    cql.execute(f"CREATE TABLE {keyspace}.several (p text PRIMARY KEY, a int)")
+    keys = ["1", "", "3"]  # only the server knows that a partition key must not be empty
+    outcomes = await write(opened, *(put(table="several", key={"p": p}, set={"a": 1}) for p in keys))
+    assert [type(outcome) for outcome in outcomes] == [type(APPLIED), Dead, type(APPLIED)]
+    assert sorted(row.p for row in cql.execute(f"SELECT p FROM {keyspace}.several")) == ["1", "3"]
+
+
+async def test_rows_of_several_partitions_keep_their_effective_times(opened: Any, cql: Any, keyspace: str) -> None:
+    cql.execute(f"CREATE TABLE {keyspace}.times (p text PRIMARY KEY, a int)")
+    keys = ["x", "y", "x", "z", "y"]
+    await write(opened, *(put(table="times", key={"p": p}, set={"a": i}) for i, p in enumerate(keys)))
+    await write(
+        opened, *(put(table="times", key={"p": p}, set={"a": i}) for i, p in enumerate(keys[:2]))
+    )  # again, late
+    found = {row.p: row.a for row in cql.execute(f"SELECT p, a FROM {keyspace}.times")}
+    assert found == {"x": 2, "y": 4, "z": 3}
+
+
 async def test_a_table_that_changes_while_we_write(opened: Any, cql: Any, keyspace: str) -> None:
     cql.execute(f"CREATE TYPE {keyspace}.growing (x int)")
     cql.execute(
@@ -409,6 +428,7 @@ async def test_a_timeout_of_one_row_is_a_retry_and_of_all_the_target_down(
         return [timeout if i in fail else error for i, error in enumerate(errors)]
 
     monkeypatch.setattr(opened._requests, "run", broken)
+    monkeypatch.setattr(opened, "_replicas", lambda key: None)  # each row travels alone
     rows = [put(table=table, key={"p": f"timeout-{i}", "c": 1}) for i in range(3)]
     first, second, third = await write(opened, *rows)
     assert first is third is APPLIED
@@ -489,15 +509,3 @@ async def test_provision_makes_checks_and_refuses(cassandra: str, cql: Any) -> N
 def test_a_target_without_a_connection_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="connection"):
         CassandraSink(SinkContext("test", "base", CassandraOptions(keyspace="k")))
-
-
-def test_the_sink_batches_no_more_than_it_should() -> None:
-    class Fake:
-        routing_key = b"p"
-
-    def row(i: int, size: int) -> Any:
-        return sink._Row(i, "t", Fake(), size)  # type: ignore[arg-type]
-
-    groups = sink._by_partition([row(i, 10) for i in range(120)])
-    assert [len(group) for group in groups] == [50, 50, 20]
-    assert [len(group) for group in sink._by_partition([row(i, 40_000) for i in range(3)])] == [1, 1, 1]

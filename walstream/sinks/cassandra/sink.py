@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from cassandra import (
@@ -34,7 +33,6 @@ from cassandra import (
 from cassandra.cluster import NoHostAvailable
 from cassandra.connection import ConnectionBusy, ConnectionException
 from cassandra.protocol import IsBootstrappingErrorMessage, OverloadedErrorMessage
-from cassandra.query import BatchStatement, BatchType, BoundStatement
 from pydantic import Field, model_validator
 
 from walstream.changes import Action, Change
@@ -45,14 +43,12 @@ from walstream.mutation import Mutation, parse_mutation
 from walstream.namespace import Words, fault
 from walstream.sinks.base import APPLIED, DEAD, RETRY, TARGET_DOWN, Dead, Outcome, Retry, Sink, SinkContext
 from walstream.sinks.cassandra import provision, schema, session
+from walstream.sinks.cassandra.batches import Row, batches, statement
 from walstream.sinks.cassandra.requests import Requests
 from walstream.sinks.cassandra.statements import BadMutation, Statements
 
-# Statements on their way at a time; a few for each of Cassandra's 32 or more writing threads.
+# Requests on their way at a time; a few for each of Cassandra's 32 or more writing threads.
 IN_FLIGHT = 256
-# Rows of one partition that travel as one batch. Beyond some dozens there is nothing left to save.
-BATCH_ROWS = 50
-BATCH_BYTES = 64 * 1024
 
 Consistency = Literal["ONE", "TWO", "THREE", "QUORUM", "ALL", "LOCAL_ONE", "LOCAL_QUORUM", "EACH_QUORUM"]
 
@@ -70,16 +66,6 @@ class CassandraOptions(Words):
         if self.create is not None and self.table is None:
             raise fault("create describes a table that has no name", "create", remedy="write table: <its name>")
         return self
-
-
-@dataclass(frozen=True, slots=True)
-class _Row:
-    """One mutation on its way: which entry of the batch it is, and about how many bytes it has."""
-
-    entry: int
-    table: str
-    statement: BoundStatement
-    size: int
 
 
 class CassandraSink(Sink):
@@ -188,7 +174,7 @@ class CassandraSink(Sink):
     ) -> dict[int, Exception]:
         """Write mutations, by their places in the batch, and answer with those that failed, and why."""
         failed: dict[int, Exception] = {}
-        rows: list[_Row] = []
+        rows: list[Row] = []
         tables: dict[str, Statements | BadMutation] = {}
         for i, (name, mutation) in mutations.items():
             try:
@@ -198,11 +184,11 @@ class CassandraSink(Sink):
                 if isinstance(table, BadMutation):
                     raise table
                 entry = batch[i]
-                rows.append(_Row(i, name, table.bind(mutation, entry.time), len(entry.value or b"")))
+                rows.append(Row(i, name, table.bind(mutation, entry.time), len(entry.value or b"")))
             except BadMutation as bad:
                 failed[i] = bad
-        groups = _by_partition(rows)
-        alone: list[_Row] = []
+        groups = batches(rows, self._replicas)
+        alone: list[Row] = []
         for group, error in zip(groups, await self._run(groups), strict=True):
             if error is None:
                 continue
@@ -215,8 +201,12 @@ class CassandraSink(Sink):
                 failed[row.entry] = error
         return failed
 
-    async def _run(self, groups: Sequence[Sequence[_Row]]) -> list[Exception | None]:
-        return await self._requests.run([_statement(group) for group in groups])
+    async def _run(self, groups: Sequence[Sequence[Row]]) -> list[Exception | None]:
+        return await self._requests.run([statement(group) for group in groups])
+
+    def _replicas(self, key: bytes) -> frozenset[int] | None:
+        """The nodes that keep a partition, each by its object in the driver's map of the cluster."""
+        return frozenset(map(id, self._session.cluster.metadata.get_replicas(self.options.keyspace, key))) or None
 
     async def _statements(self, name: str) -> Statements | BadMutation:
         """The statements of a table, or why there can be none."""
@@ -250,28 +240,3 @@ class CassandraSink(Sink):
         if table.is_counter:
             raise BadMutation(f"{table} holds counters, which cannot be written twice with one result")
         return Statements(self._session, table)
-
-
-def _by_partition(rows: Sequence[_Row]) -> list[list[_Row]]:
-    """Group rows of one Cassandra partition, which costs its replicas one write for all of them, within bounds."""
-    groups: list[list[_Row]] = []
-    filling: dict[tuple[str, bytes | None], tuple[list[_Row], int]] = {}
-    for row in rows:
-        partition = row.table, row.statement.routing_key
-        group, size = filling.get(partition, ([], 0))
-        if not group or len(group) >= BATCH_ROWS or size + row.size > BATCH_BYTES:
-            group, size = [], 0
-            groups.append(group)
-        group.append(row)
-        filling[partition] = group, size + row.size
-    return groups
-
-
-def _statement(rows: Sequence[_Row]) -> Any:
-    if len(rows) == 1:
-        return rows[0].statement
-    batch = BatchStatement(BatchType.UNLOGGED)  # one partition: atomic without the batch log
-    batch.is_idempotent = True
-    for row in rows:
-        batch.add(row.statement)
-    return batch

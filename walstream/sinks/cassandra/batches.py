@@ -1,0 +1,99 @@
+"""Rows -> batches: which rows travel to Cassandra in one request.
+
+A request costs the driver and Cassandra more than a row does. So rows of one partition travel together, which Cassandra
+applies as one write; and so do a few small partitions that are kept by the same nodes, whichever of which the driver
+asks: none of them is sent any further than it would be alone. All batches are unlogged. They need not be atomic, since
+what fails is written again, nor ordered, since every row carries its effective time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from cassandra.query import BatchStatement, BatchType, BoundStatement
+
+# Of one partition. Beyond some dozens there is nothing left to save.
+PARTITION_ROWS = 50
+PARTITION_BYTES = 64 * 1024
+# Of several. Cassandra warns of batches with more than 10 partitions, or 5 KiB, and refuses those of more than 50 KiB;
+# it counts some bytes for each value that the payload, by which we count, does not have.
+PARTITIONS = 10
+BYTES = 4 * 1024
+
+
+@dataclass(slots=True, eq=False)
+class Row:
+    """One mutation on its way: which entry of a call it is, its table, and about how many bytes it has."""
+
+    entry: int
+    table: str
+    statement: BoundStatement
+    size: int
+
+
+@dataclass(slots=True, eq=False)
+class _Partition:
+    """Rows of one partition, as many as one batch may have."""
+
+    rows: list[Row] = field(default_factory=list)
+    size: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class _Batch:
+    rows: list[Row] = field(default_factory=list)
+    size: int = 0
+    partitions: int = 0
+
+
+def batches(rows: Iterable[Row], replicas: Callable[[bytes], Hashable | None]) -> list[list[Row]]:
+    """Put rows into batches.
+
+    Parameters
+    ----------
+    replicas
+        Which nodes keep a partition, by its routing key: equal where they are the same ones, None where it is unknown.
+    """
+    found: list[list[Row]] = []
+    filling: dict[Hashable, _Batch] = {}
+    for partition in _partitions(rows):
+        key = partition.rows[0].statement.routing_key
+        nodes = None if key is None or partition.size > BYTES else replicas(key)
+        if nodes is None:
+            found.append(partition.rows)
+            continue
+        batch = filling.get(nodes)
+        if batch is None or batch.partitions == PARTITIONS or batch.size + partition.size > BYTES:
+            batch = filling[nodes] = _Batch()
+            found.append(batch.rows)
+        batch.rows.extend(partition.rows)
+        batch.size += partition.size
+        batch.partitions += 1
+    return found
+
+
+def _partitions(rows: Iterable[Row]) -> list[_Partition]:
+    found: list[_Partition] = []
+    filling: dict[tuple[str, bytes | None], _Partition] = {}
+    for row in rows:
+        key = row.table, row.statement.routing_key
+        partition = filling.get(key)
+        if partition is None or len(partition.rows) == PARTITION_ROWS or partition.size + row.size > PARTITION_BYTES:
+            partition = filling[key] = _Partition()
+            found.append(partition)
+        partition.rows.append(row)
+        partition.size += row.size
+    return found
+
+
+def statement(rows: Sequence[Row]) -> Any:
+    """What is sent for the rows of a batch."""
+    if len(rows) == 1:
+        return rows[0].statement
+    batch = BatchStatement(BatchType.UNLOGGED)
+    batch.is_idempotent = True
+    for row in rows:
+        batch.add(row.statement)
+    return batch
