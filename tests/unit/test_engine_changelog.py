@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
+
+import pytest
 
 from walstream.engine.changelog import apply
 from walstream.engine.fetch import Fetch
 from walstream.engine.store import Store
 from walstream.engine.table_writer import SEGMENT
 from walstream.engine.topology import TableSpec
+from walstream.errors import Unreadable
+from walstream.testing.raw_batch import RawRecord, encode_batch
+from walstream.wire.batch import Batch
 
 PLAIN = TableSpec("plain", "plain.changelog")
 IN_SEGMENTS = TableSpec("seg", "seg.changelog", span=3)
@@ -18,8 +21,8 @@ TABLES = {table.changelog: table for table in (PLAIN, IN_SEGMENTS)}
 
 
 def fetch(topic: str, next_offset: int, *records: tuple[bytes | None, bytes | None]) -> Fetch:
-    batch: Any = [SimpleNamespace(offset=number, key=key, value=value) for number, (key, value) in enumerate(records)]
-    return Fetch(topic, 0, 0, next_offset, [batch] if batch else [], 0)
+    raw = encode_batch([RawRecord(key, value) for key, value in records], compression="lz4")
+    return Fetch(topic, 0, 0, next_offset, [Batch(raw)] if records else [], 0)
 
 
 def test_the_last_change_of_a_row_counts_and_the_offset_stands_beside_it(tmp_path: Path) -> None:
@@ -43,4 +46,14 @@ def test_markers_alone_move_the_offset(tmp_path: Path) -> None:
     store = Store(tmp_path / "0", list(TABLES.values()))
     assert apply(store, TABLES, fetch("plain.changelog", 2)) == 0
     assert store.offset("plain.changelog") == 2
+    store.close()
+
+
+def test_of_a_fetch_that_cannot_be_read_to_its_end_nothing_is_written(tmp_path: Path) -> None:
+    store = Store(tmp_path / "0", list(TABLES.values()))
+    damaged = encode_batch([RawRecord(b"b", b"2")], base=1, compression="gzip", trailing=b"rubbish")
+    batches = [Batch(encode_batch([RawRecord(b"a", b"1")])), Batch(damaged)]
+    with pytest.raises(Unreadable, match=r"plain\.changelog-0: offset 1 cannot be read"):
+        apply(store, TABLES, Fetch("plain.changelog", 0, 0, 2, batches, 0))
+    assert (list(store.items("plain")), store.offset("plain.changelog")) == ([], 0)
     store.close()

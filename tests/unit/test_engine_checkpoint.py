@@ -5,10 +5,10 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.record.memory_records import MemoryRecords
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,6 +18,11 @@ from walstream.engine.output import Output
 from walstream.engine.store import Store
 from walstream.engine.table_writer import SEGMENT
 from walstream.engine.topology import TableSpec
+from walstream.headers import log_headers
+from walstream.testing.raw_batch import batches_of
+from walstream.wire import Record
+from walstream.wire.batch import Batch
+from walstream.wire.builder import BatchBuilder
 
 PLAIN = TableSpec("plain", "plain.changelog")
 IN_SEGMENTS = TableSpec("seg", "seg.changelog", span=3)
@@ -25,7 +30,7 @@ TABLES = (PLAIN, IN_SEGMENTS)
 
 
 def new_batch(size: int = 100_000) -> BatchBuilder:
-    return BatchBuilder(size, 0, is_transactional=True)
+    return BatchBuilder(size, "lz4", transactional=True)
 
 
 def sent(batches: list[Any]) -> list[tuple[bytes | None, bytes | None]]:
@@ -66,6 +71,42 @@ def test_output_takes_a_record_larger_than_a_batch() -> None:
     assert [key for key, _ in sent(output.seal())] == [b"a", b"b", b"c"]
 
 
+def fetched(offset: int, value: bytes, headers: list[tuple[str, bytes | None]] | None = None) -> Record:
+    record = SimpleNamespace(
+        offset=offset, timestamp=1_000 + offset, timestamp_type=1, key=b"k", value=value, headers=headers or []
+    )
+    (batch,) = batches_of([record])
+    return next(batch.records())
+
+
+def test_fetched_records_go_on_in_batch_after_batch() -> None:
+    """A record goes on as an entry of the log, and an entry as what it was; both like any other record."""
+    output = Output(lambda: new_batch(1_000), position=40)
+    own: list[tuple[str, bytes | None]] = [("h", None), ("walstream", b"x")]
+    entries = [fetched(number, b"x" * 300, own) for number in range(10)]
+    assert [output.append_entry(entry, 7_000 + entry.offset) for entry in entries] == list(range(40, 50))
+    assert output.append(5, b"other", None) == 50
+    logged = [record for batch in output.seal() for record in Batch(batch._build()).records()]
+    assert len(output.batches) > 3
+    assert [(record.key, record.value) for record in logged] == [*[(b"k", b"x" * 300)] * 10, (b"other", None)]
+    assert [(record.timestamp, record.headers) for record in logged[:-1]] == [
+        (1_000 + n, log_headers(own, time_us=7_000 + n, position=n, timestamp_ms=1_000 + n)) for n in range(10)
+    ]
+    copies = Output(lambda: new_batch(1_000))
+    assert [copies.append_original(record, 9) for record in logged[:-1]] == [None] * 10
+    originals = [record for batch in copies.seal() for record in Batch(batch._build()).records()]
+    assert len(copies.batches) > 3
+    assert [(r.timestamp, r.key, r.value, r.headers) for r in originals] == [(9, b"k", b"x" * 300, own)] * 10
+
+
+def test_fetched_records_may_be_larger_than_a_batch() -> None:
+    output = Output(lambda: new_batch(1_000))
+    output.append(1, b"a", b"x")
+    output.append_entry(fetched(0, b"y" * 5_000), 1)
+    output.append_original(fetched(0, b"z" * 5_000), 1)
+    assert [(value or b"")[:1] for _, value in sent(output.seal())] == [b"x", b"y", b"z"]
+
+
 def test_size_of_an_output_counts_all_its_batches() -> None:
     output = Output(lambda: new_batch(1_000))
     assert output.is_empty
@@ -75,7 +116,7 @@ def test_size_of_an_output_counts_all_its_batches() -> None:
     before = output.size
     assert before > 2_000
     output.seal()
-    assert output.size == before
+    assert output.size == before, "batches are compressed when they are sent"
 
 
 def test_empty_outputs_are_not_sent(store: Store) -> None:
@@ -83,9 +124,11 @@ def test_empty_outputs_are_not_sent(store: Store) -> None:
     checkpoint.output("log")
     assert checkpoint.is_empty
     checkpoint.emit("elsewhere", 7, 1, None, b"v", [])
+    checkpoint.emit_original("elsewhere", 7, fetched(3, b"w"), 5)
     assert not checkpoint.is_empty
     checkpoint.seal()
     assert list(checkpoint.batches) == [("elsewhere", 7)]
+    assert sent(checkpoint.batches["elsewhere", 7]) == [(None, b"v"), (b"k", b"w")]
 
 
 def test_only_the_own_partition_of_a_tracked_topic_has_positions(store: Store) -> None:
