@@ -20,9 +20,8 @@ def murmur2(data: bytes) -> int:
     whole = length & ~3
     h = _SEED ^ length
     for k in struct.unpack_from(f"<{whole >> 2}I", data):
-        k = (k * _M) & _MASK
-        k ^= k >> _R
-        h = ((h * _M) & _MASK) ^ ((k * _M) & _MASK)
+        k = k * _M & _MASK
+        h = (h * _M ^ (k ^ k >> _R) * _M) & _MASK
     if whole != length:
         h ^= int.from_bytes(data[whole:], "little")
         h = (h * _M) & _MASK

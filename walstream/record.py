@@ -32,6 +32,7 @@ The codes of what is refused:
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 from walstream import attributes as attr
@@ -288,16 +289,7 @@ def encode(
     RecordRefused
         The router would refuse it; the codes are the same.
     """
-    headers: list[Header] = [
-        ("ce_specversion", b"1.0"),
-        ("ce_id", id.encode()),
-        ("ce_source", source.encode()),
-        ("ce_type", type.encode()),
-    ]
-    if time is not None:
-        headers.append(("ce_time", attr.write_time("time", time)))
-    if content_type is not None:
-        headers.append(("content-type", content_type.encode()))
+    headers = plain_headers(id, source, type, time, content_type)
     plain = len(headers)
     if action != "write":
         headers.append(("ce_walaction", action.encode()))
@@ -318,6 +310,27 @@ def encode(
         headers.append((f"ce_{name}", text.encode()))
     if len(headers) > plain:
         parse(key, payload, headers, -1)
-    elif not (id and source and type):
-        attr.refuse(dict(headers))
     return Message(key, payload, headers)
+
+
+def plain_headers(id: str, source: str, type: str, time: int | None, content_type: str | None = None) -> list[Header]:
+    """The attributes of a record that says nothing about its delivery; as `encode`, at less cost."""
+    headers = [("ce_id", id.encode()), *_shared_headers(source, type, content_type)]
+    if not (id and source and type):
+        attr.refuse(dict(headers))
+    if time is not None:
+        headers.append(("ce_time", attr.write_time("time", time)))
+    return headers
+
+
+@lru_cache(maxsize=1024)
+def _shared_headers(source: str, type: str, content_type: str | None) -> tuple[Header, ...]:
+    """The headers that most records of a producer have in common."""
+    headers: list[Header] = [
+        ("ce_specversion", attr.SPECVERSION.encode()),
+        ("ce_source", source.encode()),
+        ("ce_type", type.encode()),
+    ]
+    if content_type is not None:
+        headers.append(("content-type", content_type.encode()))
+    return tuple(headers)

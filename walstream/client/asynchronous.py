@@ -12,11 +12,11 @@ from typing import Self
 
 from aiokafka.errors import KafkaError
 
-from walstream.client.batch import Headers, Places
+from walstream.client.batch import Places
 from walstream.client.ids import Ids
 from walstream.client.receipt import Durable, Receipt
 from walstream.client.sender import Sender, Timeout
-from walstream.client.write import SOURCE, Moment, Payload, Route, Span, Write, compose
+from walstream.client.write import SOURCE, Headers, Moment, Payload, Route, Span, Write, compose
 from walstream.config import load_namespaces
 from walstream.errors import ConfigurationError, RecordRefused, WalstreamError
 from walstream.kafka import KafkaConnection
@@ -164,7 +164,7 @@ class AsyncClient:
         """Hand records over to be sent; waits only while too much is unsent, not for their answers."""
         places = Places()
         route = self.route(namespace)
-        topic, sender = route.topic, self._sender
+        topic, sender, new_id = route.topic, self._sender, self._ids.new
         deadline = asyncio.get_running_loop().time() + self.timeout
         try:
             partitions = await self._partition_count(topic)
@@ -172,31 +172,21 @@ class AsyncClient:
             for item in writes:
                 places.answered(self._unwritten(route, item, error))
             return places
+        lanes = sender.lanes(topic, partitions)
         now = int(time_module.time() * 1000)
         for item in writes:
             if sender.full and not await sender.room(deadline):
                 places.answered(self._unwritten(route, item, Timeout(f"too much was unsent for {self.timeout:g} s")))
                 continue
             write = item if isinstance(item, Write) else Write(item)
-            id_ = self._ids.new() if write.id is None else write.id
+            id_ = new_id() if write.id is None else write.id
             try:
                 record = compose(write, route, id_=id_, source=self.source)
             except RecordRefused as refusal:
                 places.answered(Receipt(Durable.FALSE, namespace, id_, topic, error=refusal))
                 continue
-            places.waiting(
-                sender.add(
-                    namespace,
-                    topic,
-                    record.partition(partitions),
-                    id_,
-                    now,
-                    record.key,
-                    record.value,
-                    record.headers,
-                    deadline,
-                )
-            )
+            lane = lanes[record.partition(partitions)]
+            places.waiting(sender.add(lane, namespace, id_, now, record.key, record.value, record.headers, deadline))
         await asyncio.sleep(0)
         return places
 

@@ -11,9 +11,9 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from walstream.client.asynchronous import CHUNK, AsyncClient
-from walstream.client.batch import Headers, Places
+from walstream.client.batch import Places
 from walstream.client.receipt import Receipt
-from walstream.client.write import SOURCE, Moment, Payload, Span, Write
+from walstream.client.write import SOURCE, Headers, Moment, Payload, Span, Write
 from walstream.errors import WalstreamError
 from walstream.kafka import KafkaConnection
 from walstream.mutation import Mutation

@@ -19,10 +19,10 @@ from typing import Any
 from aiokafka import AIOKafkaProducer
 from aiokafka.conn import create_conn
 from aiokafka.errors import KafkaError, NodeNotReadyError
-from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.protocol.produce import ProduceRequest
-from aiokafka.record.default_records import DefaultRecordBatch
-from aiokafka.record.memory_records import MemoryRecords
+
+from walstream.wire.batch import Batch
+from walstream.wire.builder import BatchBuilder
 
 _RESET_ON_CLOSE = struct.pack(
     "ii", 1, 0
@@ -33,20 +33,19 @@ _NO_LIMIT = 1 << 30  # callers know the size; a builder with a limit leaves out 
 
 
 def new_builder() -> BatchBuilder:
-    """Make an empty record batch, compressed with lz4."""
-    return BatchBuilder(_NO_LIMIT, DefaultRecordBatch.CODEC_LZ4)
+    """Make an empty record batch."""
+    return BatchBuilder(_NO_LIMIT, "lz4", transactional=False)
 
 
 def split(builder: BatchBuilder, parts: int) -> Iterator[BatchBuilder]:
     """Make record batches anew, that no producer has numbered yet, with the records of one."""
-    batch = MemoryRecords(bytes(builder._build())).next_batch()
     size = -(-builder.record_count() // parts)
     part = new_builder()
-    for record in batch:
+    for record in Batch(builder._build()).records():
         if part.record_count() == size:
             yield part
             part = new_builder()
-        part.append(timestamp=record.timestamp, key=record.key, value=record.value, headers=record.headers)
+        part.writer.append(record.timestamp, record.key, record.value, record.headers)
     yield part
 
 

@@ -24,12 +24,13 @@ from aiokafka.errors import (
     UnsupportedForMessageFormatError,
     UnsupportedSaslMechanismError,
 )
-from aiokafka.producer.message_accumulator import BatchBuilder
 
-from walstream.client.batch import Batch, Headers
+from walstream.client.batch import Batch
 from walstream.client.producer import DiscardableProducer, split, why_unreachable
 from walstream.client.receipt import Durable
 from walstream.errors import TopicMismatch
+from walstream.headers import Header
+from walstream.wire.builder import BatchBuilder
 
 BATCH_BYTES = (
     512 * 1024
@@ -108,7 +109,7 @@ class Sender:
         self._producer: DiscardableProducer | None = None
         self._starting: asyncio.Task[DiscardableProducer] | None = None
         self._closing: set[asyncio.Task[None]] = set()
-        self._lanes: dict[tuple[str, int], Lane] = {}
+        self._lanes: dict[str, list[Lane]] = {}
         self._pending = 0
         self._room = asyncio.Event()
         self._room.set()
@@ -151,24 +152,32 @@ class Sender:
 
     async def room(self, deadline: float) -> bool:
         """Wait while it is full, but not beyond the deadline, and tell whether there is room now."""
+        if self.full:
+            self._room.clear()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout_at(deadline):
                 await self._room.wait()
         return not self.full
 
+    def lanes(self, topic: str, partitions: int) -> list[Lane]:
+        """The lanes of a topic's partitions, in their order."""
+        lanes = self._lanes.get(topic)
+        if lanes is None:
+            lanes = self._lanes[topic] = [Lane(topic, partition) for partition in range(partitions)]
+        return lanes
+
     def add(
         self,
+        lane: Lane,
         namespace: str,
-        topic: str,
-        partition: int,
         id_: str,
         timestamp: int,
         key: bytes | None,
         value: bytes | None,
-        headers: Headers,
+        headers: list[Header],
         deadline: float,
     ) -> Batch:
-        """Put a record into the partition's last batch.
+        """Put a record into the lane's last batch.
 
         Parameters
         ----------
@@ -182,24 +191,19 @@ class Sender:
         Batch
             The batch, in which the record is now the last one.
         """
-        lane = self._lanes.get((topic, partition))
-        if lane is None:
-            lane = self._lanes[topic, partition] = Lane(topic, partition)
         batch = lane.waiting[-1] if lane.waiting else None
         # One that has waited for long is about to be given up: a record joins none that has lost half of its time.
         if batch is None or batch.size >= lane.limit or batch.deadline < deadline - self.timeout / 2:
-            batch = Batch(namespace, topic, partition, deadline)
+            batch = Batch(namespace, lane.topic, lane.partition, deadline)
             lane.waiting.append(batch)
             if lane.task is None:
                 lane.task = asyncio.get_running_loop().create_task(self._drain(lane))
         self._pending += batch.add(id_, timestamp, key, value, headers)
-        if self.full:
-            self._room.clear()
         return batch
 
     async def close(self) -> None:
         """Wait for the answers to what was added, and disconnect."""
-        await asyncio.gather(*(lane.task for lane in self._lanes.values() if lane.task is not None))
+        await asyncio.gather(*(lane.task for lanes in self._lanes.values() for lane in lanes if lane.task is not None))
         if self._starting is not None:
             self._starting.cancel()
             await asyncio.gather(self._starting, return_exceptions=True)
@@ -211,6 +215,7 @@ class Sender:
     async def _drain(self, lane: Lane) -> None:
         while lane.waiting:
             batch = lane.waiting.popleft()
+            assert batch.builder is not None, "a batch is settled once"
             try:
                 await self._deliver(lane, batch, batch.builder)
             finally:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from walstream.client.batch import Headers
 from walstream.errors import RecordRefused
+from walstream.headers import Header
 from walstream.murmur2 import partition_for
 from walstream.mutation import CONTENT_TYPE, TYPE, KeyTemplate, Mutation, key_mismatch, parse_mutation
-from walstream.record import encode
+from walstream.record import encode, plain_headers
 from walstream.units import parse_duration, parse_rfc3339
 
 SOURCE = "walstream/client"
@@ -35,7 +35,9 @@ SURELY_SMALL = (
 Payload = bytes | str | Mutation | Mapping[str, Any] | list[Any] | None
 Span = timedelta | str | float
 Moment = datetime | str | int
+Headers = Sequence[Header]
 
+_PLAIN = (None,) * 6
 _partition = lru_cache(maxsize=65_536)(partition_for)  # keys repeat, and murmur2 in Python costs microseconds
 
 
@@ -123,11 +125,13 @@ class Composed(NamedTuple):
     id: str
     key: bytes | None
     value: bytes | None
-    headers: Headers
+    headers: list[Header]
 
     def partition(self, partitions: int) -> int:
         """The partition, of so many, that the record belongs to: by its key, and without one by its id."""
-        return _partition(self.id.encode() if self.key is None else self.key, partitions)
+        if self.key is None:
+            return partition_for(self.id.encode(), partitions)
+        return _partition(self.key, partitions)
 
 
 def compose(write: Write, route: Route, *, id_: str, source: str = SOURCE) -> Composed:
@@ -155,6 +159,8 @@ def _compose(write: Write, route: Route, id_: str, source: str) -> Composed:
     payload, key, type_, content_type = write.payload, write.key, write.type, write.content_type
     if isinstance(key, str):
         key = key.encode()
+    elif key is not None and not isinstance(key, bytes):
+        raise TypeError("the key is neither bytes nor text")
     value: bytes | None
     if payload is None or isinstance(payload, bytes):
         value = payload
@@ -169,24 +175,30 @@ def _compose(write: Write, route: Route, id_: str, source: str) -> Composed:
             raise RecordRefused("bad-data", f"the payload is neither bytes nor JSON: {error}") from error
     if type_ == TYPE or isinstance(payload, Mutation):
         key = _mutation_key(payload if isinstance(payload, Mutation) else parse_mutation(value), key, route)
-    message = encode(
-        value,
-        key=key,
-        id=id_,
-        source=write.source or source,
-        type=type_ or RECORD_TYPE,
-        time=time.time_ns() // 1000 if write.time is None else _moment("time", write.time),
-        content_type=content_type,
-        delay=_span("delay", write.delay),
-        jitter=_span("jitter", write.jitter),
-        deliver_at=_moment("deliver-at", write.deliver_at),
-        expiry=_moment("expiry", write.expiry),
-        targets=write.targets,
-        extensions=write.extensions,
-    )
-    headers: Headers = [*message.headers, *write.headers] if write.headers else message.headers
+    source, type_ = write.source or source, type_ or RECORD_TYPE
+    moment = time.time_ns() // 1000 if write.time is None else _moment("time", write.time)
+    headers: list[Header]
+    if (write.delay, write.jitter, write.deliver_at, write.expiry, write.targets, write.extensions) == _PLAIN:
+        headers = plain_headers(id_, source, type_, moment, content_type)
+    else:
+        headers = encode(
+            value,
+            key=key,
+            id=id_,
+            source=source,
+            type=type_,
+            time=moment,
+            content_type=content_type,
+            delay=_span("delay", write.delay),
+            jitter=_span("jitter", write.jitter),
+            deliver_at=_moment("deliver-at", write.deliver_at),
+            expiry=_moment("expiry", write.expiry),
+            targets=write.targets,
+            extensions=write.extensions,
+        ).headers
     if write.headers:
         _check_headers(write.headers)
+        headers += write.headers
     size = (len(key) if key else 0) + (len(value) if value else 0)
     if size + SURELY_SMALL > route.max_record or write.extensions or write.headers:
         size += sum(len(name) + len(data or b"") for name, data in headers)
@@ -210,7 +222,9 @@ def _mutation_key(mutation: Mutation, key: bytes | None, route: Route) -> bytes 
 
 
 def _check_headers(headers: Headers) -> None:
-    for name, _ in headers:
+    for name, data in headers:
+        if data is not None and not isinstance(data, bytes):
+            raise TypeError(f"the header {name} is neither bytes nor None")
         if name.startswith("ce_") or name.lower().startswith("walstream-") or name.lower() == "content-type":
             raise RecordRefused("reserved-header", f"the header {name} is an attribute's, or reserved")
 
