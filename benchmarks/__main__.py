@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -75,6 +76,12 @@ def main(context: click.Context, out: Path) -> None:
 
     Every command starts its own servers, prints a table, and appends to results.json. Nothing else should run
     meanwhile.
+
+    \b
+    Examples:
+      python -m benchmarks all
+      python -m benchmarks router --rounds 1 --records 500000 --only walstream --only hand
+      python -m benchmarks profile router --step "headers parsed lazily"
     """
     context.obj = out
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))  # so that what was started ends, too
@@ -173,14 +180,76 @@ def client(records: int, rounds: int, partitions: int) -> None:
         measure(cluster, records=records, count=rounds, partitions=partitions)
 
 
+@main.command()
+@click.argument("worker", type=click.Choice(["router", "delivery"]))
+@click.option("--step", default="now", help="What the section is called; one of this name is replaced.")
+@click.option("--words", default="", help="A sentence about it.")
+@click.option("--records", type=click.IntRange(10_000), default=2_000_000)
+@options("partitions")
+@click.option(
+    "--pages", type=click.Path(path_type=Path), default=Path("docs/profiles"), help="Where the page of the worker is."
+)
+def profile(worker: str, step: str, words: str, records: int, partitions: int, pages: Path) -> None:
+    """Where the microseconds of a record go, into docs/profiles; py-spy looks at one worker."""
+    from benchmarks.profile import TITLES, markdown, put
+    from benchmarks.profile import profile as run
+
+    with servers() as cluster:
+        found = run(cluster, worker, records=records, partitions=partitions)
+    put(pages / f"{worker}.md", TITLES[worker], step, markdown(found, step, words))
+
+
+@main.command()
+def table() -> None:
+    """The page of all results, from results.json, with a row for each goal, and the plots."""
+    from benchmarks.table import write
+
+    write(click.get_current_context().obj)
+
+
+FEW = {"records": 1_000_000, "rounds": 3, "only": ("walstream router", "by hand", "exactly_once_v2, 2")}
+EVERYTHING: tuple[tuple[click.Command, dict[str, Any]], ...] = (
+    (router, {}),
+    (delivery, {}),
+    (cassandra, {"records": 100_000, "rounds": 3}),
+    (latency, {}),
+    (quiet, {}),
+    (start, {"ids": 30_000_000}),
+    (client, {}),
+    (router, FEW | {"compression": "lz4"}),
+    (router, FEW | {"duplicates": 0.1}),
+    (router, FEW | {"partitions": 1}),
+    (router, FEW | {"partitions": 64}),
+)
+
+
 @main.command(name="all")
+@click.option(
+    "--from", "first", type=click.IntRange(1, len(EVERYTHING)), default=1, metavar="STEP",
+    help="Where to begin, after an interruption; each step is announced with its number.",
+)  # fmt: skip
 @click.pass_context
-def everything(context: click.Context) -> None:
-    """Every figure, with its defaults; the router also with lz4, with 1 and 64 partitions, and with duplicates."""
-    for variant in ({}, {"compression": "lz4"}, {"partitions": 1}, {"partitions": 64}, {"duplicates": 0.1}):
-        context.invoke(router, **variant)
-    for figure in (delivery, cassandra, latency, quiet, start, client):
-        context.invoke(figure)
+def everything(context: click.Context, first: int) -> None:
+    """All figures, in about an hour, and the page of results.
+
+    The router also with lz4, with duplicates, and with 1 and 64 partitions, in shorter runs of fewer contenders. A step
+    that fails does not keep the others from being measured.
+    """
+    failed = []
+    for number, (figure, variant) in list(enumerate(EVERYTHING, 1))[first - 1 :]:
+        words = " ".join(f"{name}={value}" for name, value in variant.items())
+        begun = time.monotonic()
+        console.rule(f"step {number} of {len(EVERYTHING)}: {figure.name} {words}", align="left")
+        try:
+            context.invoke(figure, **variant)
+        except Exception as error:
+            failed.append(number)
+            console.print_exception()
+            console.print(f"[red]step {number} failed: {error!r}")
+        console.print(f"step {number} took {(time.monotonic() - begun) / 60:.1f} minutes")
+        context.invoke(table)
+    if failed:
+        raise SystemExit(f"failed: {', '.join(f'step {number}' for number in failed)}")
 
 
 if __name__ == "__main__":

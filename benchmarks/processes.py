@@ -61,6 +61,11 @@ class Processes:
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
         self.stop()
 
+    @property
+    def pids(self) -> list[int]:
+        """Of the programs, without their children."""
+        return [process.pid for process in self._running]
+
     def log(self, number: int) -> Path:
         """Where a program's output goes."""
         return self._folder / f"process-{number}.log"

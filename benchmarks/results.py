@@ -7,8 +7,8 @@ import platform
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,8 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-BUSY = 1.0  # load beside the benchmark's own from which on its figures are not to be believed
+BUSY = 0.5  # cores that others use, from which on figures are not to be believed
+LOOK = 0.5  # s
 console = Console(width=None if sys.stdout.isatty() else 200, highlight=False)
 
 
@@ -43,11 +44,11 @@ def machine() -> dict[str, Any]:
     """Where and on what it was measured."""
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
     return {
-        "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "at": datetime.now(UTC).isoformat(),
         "commit": commit,
         "cores": os.cpu_count(),
         "memory_gb": round(psutil.virtual_memory().total / 2**30),
-        "load_before": round(os.getloadavg()[0], 1),
+        "busy_before": round(psutil.cpu_percent(LOOK) / 100 * (os.cpu_count() or 1), 2),
         "python": platform.python_version(),
         "libraries": {name: version(name) for name in ("aiokafka", "faust-streaming", "rocksdict", "confluent-kafka")},
     }
@@ -70,8 +71,8 @@ class Results:
         self.figure, self.settings, self.folder = figure, settings, folder
         self._path = folder / "results.json"
         self.machine = machine()
-        if self.machine["load_before"] > BUSY:
-            console.print(f"[yellow]the machine is busy (load {self.machine['load_before']}): do not trust the figures")
+        if self.machine["busy_before"] > BUSY:
+            console.print(f"[yellow]{self.machine['busy_before']} cores are busy: do not trust the figures")
 
     def show(self, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Print a table; all but the first column hold numbers."""

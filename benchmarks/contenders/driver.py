@@ -21,6 +21,7 @@ from cassandra.policies import DCAwareRoundRobinPolicy, TokenAwarePolicy
 
 from benchmarks.load import mutation
 
+PROTOCOL = 4  # as a worker speaks; the next one adds checksums
 CHUNK = 20_000  # rows of one execute_concurrent
 
 
@@ -62,13 +63,17 @@ def main() -> None:
     logging.getLogger("cassandra").setLevel(logging.ERROR)
     host, _, port = address.rpartition(":")
     profile = ExecutionProfile(load_balancing_policy=TokenAwarePolicy(DCAwareRoundRobinPolicy()))
-    session = Cluster([host], port=int(port), execution_profiles={EXEC_PROFILE_DEFAULT: profile}).connect(keyspace)
+    cluster = Cluster(
+        [host], port=int(port), execution_profiles={EXEC_PROFILE_DEFAULT: profile}, protocol_version=PROTOCOL
+    )
+    session = cluster.connect(keyspace)
     statement = session.prepare(f"INSERT INTO {table} (id, seq, note) VALUES (?, ?, ?) USING TIMESTAMP ?")
     statement.is_idempotent = True
     now = time.time_ns() // 1000
     rows = [(*mutation(number, int(per_partition)), now + number) for number in range(int(records))]
     gc.collect()
     gc.freeze()
+    gc.set_threshold(50_000, 50, 100)  # as a worker has them
     execute = by_callbacks if way == "callbacks" else by_execute_concurrent
     first = int(len(rows) * float(warm))
     execute(session, statement, iter(rows[:first]), int(concurrency))
@@ -77,7 +82,7 @@ def main() -> None:
     seconds, used = time.perf_counter() - begun, time.process_time() - cpu
     count = len(rows) - first
     print(json.dumps({"rate": count / seconds, "cpu": used / count * 1e6}))
-    session.cluster.shutdown()
+    cluster.shutdown()
 
 
 if __name__ == "__main__":

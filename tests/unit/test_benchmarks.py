@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -10,7 +11,9 @@ import pytest
 from benchmarks.drain import Sample, figures
 from benchmarks.load import Shape, records
 from benchmarks.plot import bars
+from benchmarks.profile import count, place, put
 from benchmarks.results import Results, Spread, load
+from benchmarks.table import GOALS, Measurements, write
 from benchmarks.verify import Content, Output, compare
 from walstream.mutation import parse_mutation
 from walstream.record import parse
@@ -109,3 +112,80 @@ def test_a_plot_is_drawn_with_a_bar_for_everybody(tmp_path: Path) -> None:
     root = ElementTree.parse(tmp_path / "plot.svg").getroot()
     drawn = [each.get("height") for each in root.iter("{http://www.w3.org/2000/svg}rect")]
     assert drawn.count("18") == 3
+
+
+def drained(rate: float, cpu: float = 1.0, **more: float) -> dict[str, float]:
+    common = {"records": 2_000_000, "complete": True, "total_cpu": 9.0, "broker_cpu": 2.0, "others": 0.0}
+    return {"rate": rate, "cpu": cpu, "peak_rss": 200 << 20, **common, **more}
+
+
+def entry(measured: object, figure: str = "router", **settings: object) -> dict[str, object]:
+    machine = {"at": "2026-01-01T00:00:00+00:00", "commit": "abc", "cores": 2, "python": "3.11", "busy_before": 0.1}
+    return {"figure": figure, "settings": settings, "machine": machine, "done": True, "measured": measured}
+
+
+ALIKE = {"records": 2_000_000, "rounds": 5, "partitions": 4, "compression": "none", "duplicates": 0.0}
+
+
+def test_the_table_has_a_row_for_each_goal_with_a_ratio_taken_round_by_round(tmp_path: Path) -> None:
+    rounds = {
+        "walstream router": {"rounds": [drained(120), drained(260), drained(300)], "wrong": []},
+        "aiokafka loop, by hand": {"rounds": [drained(100), drained(200), drained(200)], "wrong": []},
+    }
+    (tmp_path / "results.json").write_text(json.dumps([entry(rounds, **ALIKE)]))
+    write(tmp_path)
+    page = (tmp_path / "README.md").read_text()
+    row = next(line for line in page.splitlines() if "against a hand-written loop" in line)
+    assert row == "| router, records/s, against a hand-written loop | ≥ 1.20x | 1.30x (1.20x to 1.50x) | yes |  |"
+    assert len([line for line in page.splitlines() if "| not measured |" in line]) == len(GOALS) - 2
+    assert "200 (200-200)" in page and (tmp_path / "router-4-none.svg").exists()
+
+
+def test_a_goal_is_looked_up_where_all_took_part_and_says_what_is_to_be_known(tmp_path: Path) -> None:
+    loop = "aiokafka loop, by hand"
+    full = entry({name: {"rounds": [drained(100, others=0.9)]} for name in ("walstream router", loop)}, **ALIKE)
+    later = entry({"walstream router": {"rounds": [drained(500)]}}, **ALIKE | {"rounds": 1})
+    found = GOALS[0].row(Measurements([full, later]))
+    assert found[2:] == ("1.00x", "**no**", "the machine was busy with something else")
+
+
+def test_what_is_at_most_may_be_less() -> None:
+    goal = next(goal for goal in GOALS if goal.unit == "ms")
+    row = goal.row(Measurements([entry({"target": {"p99": 59.0}}, "latency", rate=10_000.0)]))
+    assert row[1:4] == ("≤ 60.0 ms", "59.0 ms", "yes")
+
+
+def test_what_was_saved_in_between_is_replaced_by_what_comes_after(tmp_path: Path) -> None:
+    results = Results("thing", {"records": 5}, tmp_path)
+    results.save([1], done=False)
+    results.save([1, 2])
+    (kept,) = load(tmp_path / "results.json")
+    assert kept["measured"] == [1, 2] and kept["done"]
+
+
+@pytest.mark.parametrize(
+    ("stack", "where"),
+    [
+        ("main (faust:1);parse (walstream/record.py:124)", ("walstream/record.py", "parse")),
+        ("main (faust:1);parse (walstream/record.py:124);memcpy (libc.so.6)", ("walstream/record.py", "parse")),
+        ("get (a/b.py:1);rocksdb::Get (rocksdict/rocksdict.abi3.so)", ("rocksdict, compiled", "rocksdb::Get")),
+        ("take (walstream/x.py:1);__next__ (default_records.c:7);Py_DECREF (object.h:5)",
+         ("aiokafka, compiled", "__next__")),
+        ("run (asyncio/events.py:1);0x7f (libc.so.6)", ("asyncio", "run")),
+        ("0x7f (libc.so.6)", ("interpreter", "")),
+    ],
+)  # fmt: skip
+def test_a_look_counts_for_the_innermost_function_that_has_a_name(stack: str, where: tuple[str, str]) -> None:
+    assert place(stack.split(";")) == where
+
+
+def test_a_thread_that_waits_is_at_no_work() -> None:
+    lines = ["a (x.py:1);wait (threading.py:3);PyThread_acquire_lock_timed (libpython3.so);0x1 (libc.so.6) 7"]
+    assert not count(lines) and count(["a (x.py:1) 2", "a (x.py:9) 3"]) == {("x", "a"): 5}
+
+
+def test_a_step_of_a_profile_replaces_the_one_of_its_name(tmp_path: Path) -> None:
+    page = tmp_path / "router.md"
+    for step, text in (("before", "1"), ("after", "2"), ("before", "3")):
+        put(page, "# Title", step, f"## {step}\n\n{text}\n")
+    assert page.read_text() == "# Title\n\n## before\n\n3\n\n## after\n\n2\n"
