@@ -14,6 +14,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.structs import TopicPartition
 from faust.types import TP
 
+from walstream.engine import task as module
 from walstream.engine.checkpoint import Checkpoint
 from walstream.engine.clock import Clock
 from walstream.engine.fetch import Fetch
@@ -22,7 +23,7 @@ from walstream.engine.task import State, Task
 from walstream.engine.topology import TableSpec, Topology
 
 MakeTopic = Callable[..., str]
-TIMERS = 40
+TIMERS, FEW = 40, 10  # all, and how many a checkpoint may have
 
 
 class Consumer:
@@ -66,7 +67,7 @@ class Timers:
         table.put(b"", b"made", 1)  # also in order to learn the broker's time
         if made is None:
             now = time.time_ns() // 1_000
-            self._rows = [now + number * 10_000 for number in range(TIMERS)]
+            self._rows = [now + number * 5_000 for number in range(TIMERS)]
             for due in self._rows:
                 table.put(due.to_bytes(8), b"x", 1)
 
@@ -78,7 +79,7 @@ class Timers:
 
     async def process_due(self, checkpoint: Checkpoint) -> None:
         now = checkpoint.clock.now()
-        for due in [due for due in self._rows if due <= now]:
+        for due in [due for due in self._rows if due <= now][:FEW]:
             checkpoint.output(self._output).append(1, None, due.to_bytes(8))
             checkpoint.table("timers").delete(due.to_bytes(8), 1)
             self._rows.remove(due)
@@ -154,17 +155,22 @@ async def until(condition: Callable[[], bool]) -> None:
 async def test_timers_fire_once_and_never_early_whoever_crashes(
     make_owner: Callable[[], Owner], brokers: str, prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(module, "CHECKPOINT_SIZE", 1)
+    commit, sent, hangs = AIOKafkaProducer.commit_transaction, list[None](), asyncio.Event()
+
+    async def commit_two(producer: AIOKafkaProducer) -> None:
+        """The opening's, and one with timers; then all is sent, but not committed any more."""
+        sent.append(None)
+        if len(sent) > 2:
+            hangs.set()
+            await asyncio.Event().wait()
+        await commit(producer)
+
     first = make_owner()
-    first.task.start()
-    await until(lambda: len(first.processor.due) > 3)
-    with monkeypatch.context() as patch:  # all is sent, but nothing is committed any more
-
-        async def hang(producer: AIOKafkaProducer) -> None:
-            await asyncio.sleep(60)
-
-        patch.setattr(AIOKafkaProducer, "commit_transaction", hang)
-        done = len(first.processor.due)
-        await until(lambda: len(first.processor.due) > done and first.task.state is State.COMMITTING)
+    with monkeypatch.context() as patch:
+        patch.setattr(AIOKafkaProducer, "commit_transaction", commit_two)
+        first.task.start()
+        await asyncio.wait_for(hangs.wait(), 20)
         await first.crash()
     second = make_owner()
     second.task.start()

@@ -235,12 +235,14 @@ class Task:
             self._now(State.WORKING)
             began = time.monotonic()
             unreadable: Unreadable | None = None
-            while unreadable is None and self._has_room(building, began):
+            goes_on = True
+            while goes_on:
                 if self._queue:
                     unreadable = await self._process(processor, self._queue[0], building)
                 if unreadable is None and self._is_due():
                     await processor.process_due(building)
                 await asyncio.sleep(0)  # the other tasks' turn
+                goes_on = unreadable is None and self._has_room(building, began)
             processor.finish(building)
             if building.is_empty:
                 continue  # what was due came to nothing
