@@ -7,6 +7,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,12 +18,14 @@ from walstream.changes import Action
 from walstream.connections import KafkaClusterConnection
 from walstream.entry import Entry
 from walstream.errors import ConfigurationError, SinkError
+from walstream.headers import log_headers
 from walstream.kafka import KafkaConnection
 from walstream.murmur2 import partition_for
 from walstream.sinks import kafka, kafka_topic
 from walstream.sinks.base import APPLIED, TARGET_DOWN, Dead, Retry, Sink, SinkContext
 from walstream.sinks.kafka import KafkaOptions, KafkaSink, OwnClusterKafkaSink
-from walstream.testing.conformance import Emitted, SinkConformance, entry
+from walstream.testing.conformance import Emitted, SinkConformance, Staged, entry
+from walstream.testing.raw_batch import batches_of
 
 PARTITIONS = 3
 
@@ -151,9 +154,23 @@ async def test_the_checkpoint_gets_everything_untouched(brokers: str) -> None:
     assert isinstance(sink, OwnClusterKafkaSink)
     await sink.provision(dry_run=False)
     await sink.open()
-    emitted: list[Emitted] = []
-    assert sink.stage([ODD], staging(emitted)) == [APPLIED]
-    assert emitted == [(sink.options.topic, 2, 1_234_567_890_123, None, None, ODD.headers)]
+    staged = Staged()
+    assert sink.stage([ODD], staged) == [APPLIED]
+    assert staged.records == [(sink.options.topic, 2, 1_234_567_890_123, None, None, ODD.headers)]
+
+
+async def test_the_checkpoint_gets_everything_untouched_that_stands_where_it_was_fetched_to(brokers: str) -> None:
+    sink = KafkaSink.for_context(own(brokers))
+    assert isinstance(sink, OwnClusterKafkaSink)
+    await sink.provision(dry_run=False)
+    await sink.open()
+    headers = log_headers(ODD.headers, time_us=ODD.time, position=3, timestamp_ms=ODD.timestamp)
+    record = SimpleNamespace(offset=7, timestamp=5_000, timestamp_type=1, key=None, value=None, headers=headers)
+    (batch,) = batches_of([record])
+    odd = Entry.from_record(2, next(batch.records()))
+    staged = Staged()
+    assert sink.stage([odd], staged) == [APPLIED]
+    assert staged.records == [(sink.options.topic, 2, 1_234_567_890_123, None, None, ODD.headers)]
 
 
 async def test_partitions_where_the_counts_differ(brokers: str) -> None:
@@ -161,10 +178,15 @@ async def test_partitions_where_the_counts_differ(brokers: str) -> None:
     assert isinstance(sink, OwnClusterKafkaSink)
     await sink.provision(dry_run=False)
     await sink.open()
-    emitted: list[Emitted] = []
+    staged = Staged()
     keys = [b"a", b"b", b"c", None, None, None]
-    sink.stage([entry(i, key=key, payload=b"") for i, key in enumerate(keys)], staging(emitted))
-    assert [partition for _, partition, *_ in emitted] == [*(partition_for(k, 5) for k in (b"a", b"b", b"c")), 3, 4, 0]
+    sink.stage([entry(i, key=key, payload=b"") for i, key in enumerate(keys)], staged)
+    assert [partition for _, partition, *_ in staged.records] == [
+        *(partition_for(k, 5) for k in (b"a", b"b", b"c")),
+        3,
+        4,
+        0,
+    ]
 
 
 async def test_what_the_topic_cannot_take_is_dead_before_it_harms_others(brokers: str, make_topic: Any) -> None:
@@ -177,7 +199,7 @@ async def test_what_the_topic_cannot_take_is_dead_before_it_harms_others(brokers
             entry(2, key=b"k", payload=b"x" * 5000),
         ]
         if isinstance(sink, OwnClusterKafkaSink):
-            outcomes = sink.stage(batch, lambda *record: None)
+            outcomes = sink.stage(batch, Staged())
         else:
             outcomes = await sink.write(batch)
         assert outcomes[0] is APPLIED

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import struct
 from types import ModuleType
 from typing import Any
@@ -9,15 +10,15 @@ from typing import Any
 import pytest
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.memory_records import MemoryRecords
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from walstream.entry import Entry
+from walstream.entry import Entry, refuse_misnamed
 from walstream.errors import RecordRefused
 from walstream.headers import strip_headers
 from walstream.identity import identity
 from walstream.record import parse
-from walstream.testing.raw_batch import CODECS, RawRecord, encode_batch
+from walstream.testing.raw_batch import CODECS, RawRecord, encode_batch, seal
 from walstream.wire import compiled, plain
 from walstream.wire.batch import Batch, split
 from walstream.wire.builder import BatchBuilder
@@ -103,10 +104,9 @@ def test_the_brokers_append_time_is_that_of_all(module: Any) -> None:
     assert [(r.timestamp, r.timestamp_type) for r in found] == [(1_234, 1)] * 2
 
 
-@both
 @given(records, st.data())
 def test_a_batch_that_was_cut_or_changed_is_refused_or_read_but_never_crashes(
-    module: Any, given: list[Any], data: st.DataObject
+    given: list[Any], data: st.DataObject
 ) -> None:
     payload = bytearray(filled(plain, given).payload())
     at = data.draw(st.integers(0, len(payload) - 1))
@@ -140,7 +140,146 @@ def test_names_that_are_not_utf8_are_told(module: Any) -> None:
     assert record.misnamed == ("b\\xff",)
 
 
+@both
+def test_a_record_whose_name_is_not_utf8_is_refused_and_no_other(module: Any) -> None:
+    own = [(b"b\\xff", b"1"), (b"\xc3\xa4", b"2")]  # the first looks like what is shown of another
+    good, bad = (RawRecord(b"k", b"v", [*own, *more]) for more in ([], [(b"b\xff", b"3")]))
+    payload = encode_batch([good, bad, good])[61:]
+    first, second, third = module.RecordReader(payload, 0, len(payload), 3, 0, 0)
+    refuse_misnamed(first)
+    refuse_misnamed(third)
+    assert first.headers == third.headers == [("b\\xff", b"1"), ("ä", b"2")]
+    with pytest.raises(RecordRefused, match=r"not-utf8: .*b\\xff"):
+        refuse_misnamed(second)
+
+
+@both
+def test_many_long_names_are_named_in_short(module: Any) -> None:
+    payload = encode_batch([RawRecord(None, None, [(b"\xff" * 500, None)] * 50)])[61:]
+    (record,) = module.RecordReader(payload, 0, len(payload), 1, 0, 0)
+    assert len(record.misnamed) == 50
+    with pytest.raises(RecordRefused) as caught:
+        refuse_misnamed(record)
+    assert len(str(caught.value)) < 1_000
+
+
+@both
+def test_what_does_not_follow_the_format_is_an_error(module: Any) -> None:
+    good = encode_batch([RawRecord(b"key", b"value", [(b"h", b"1")])])[61:]
+
+    def refused(payload: bytes, reason: str, count: int = 1) -> None:
+        with pytest.raises(ValueError, match=reason):
+            module.RecordReader(payload, 0, len(payload), count, 0, 0)
+
+    broken = "record 0 of the batch does not follow the format"
+    refused(bytes([good[0] + 2]) + good[1:], broken)
+    refused(bytes([good[0] - 2]) + good[1:], broken)
+    refused(b"\0" + good[1:], broken)
+    refused(good[:-1], broken)
+    refused(b"", broken)
+    refused(b"\xff" * 40, broken)  # an integer without end
+    refused(good + b"xx", "2 bytes stand behind the last record")
+    refused(good, "stand behind", count=0)
+    refused(good, "stand behind", count=-1)
+    for start, end in ((-1, 5), (5, 4), (0, len(good) + 1)):
+        with pytest.raises(ValueError, match="there are no bytes"):
+            module.RecordReader(good, start, end, 1, 0, 0)
+
+
+@both
+@pytest.mark.parametrize(
+    ("number", "value"),
+    [
+        (b"\xfe" + b"\xff" * 8 + b"\x01", 2**63 - 1),
+        (b"\xff" * 9 + b"\x01", -(2**63)),
+        (b"\xff" * 9 + b"\x1d", -(2**63)),
+    ],
+)
+def test_integers_have_64_bits(module: Any, number: bytes, value: int) -> None:
+    body = b"\0" + b"\0" + number + b"\x01\x01\0"
+    payload = bytes([2 * len(body)]) + body
+    (record,) = module.RecordReader(payload, 0, len(payload), 1, 0, 0)
+    assert record.offset == value
+
+
+@both
+def test_a_null_name_is_an_empty_one(module: Any) -> None:
+    body = b"\0\0\0" + b"\x01\x01" + b"\x02" + b"\x01" + b"\x02v"
+    payload = bytes([2 * len(body)]) + body
+    (record,) = module.RecordReader(payload, 0, len(payload), 1, 0, 0)
+    assert (record.key, record.value, record.headers, record.misnamed) == (None, None, [("", b"v")], ())
+
+
+@both
+def test_records_outlive_what_they_were_read_from(module: Any) -> None:
+    payload = filled(module, [(1, b"k%d" % n, bytes(1_000), [("h", b"%d" % n)]) for n in range(100)]).payload()
+    copy = bytes(bytearray(payload))
+    found = list(module.RecordReader(copy, 0, len(copy), 100, 0, 1))
+    del copy
+    gc.collect()
+    junk = [bytes(len(payload)) for _ in range(20)]
+    assert [(r.key, r.headers) for r in found] == [(b"k%d" % n, [("h", b"%d" % n)]) for n in range(100)]
+    assert junk
+
+
 # Batches
+
+
+@pytest.mark.parametrize("append_time", [False, True])
+@pytest.mark.parametrize("codec", CODECS)
+@settings(max_examples=20)
+@given(records, st.integers(0, 2**50), st.integers(0, 2**41))
+def test_a_batch_is_read_as_aiokafka_reads_it(
+    codec: str, append_time: bool, given: list[Any], base: int, timestamp: int
+) -> None:
+    own = [RawRecord(key, value, [(raw(name), text) for name, text in own]) for _, key, value, own in given]
+    batch = encode_batch(own, base=base, timestamp=timestamp, compression=codec, append_time=append_time)
+    theirs = MemoryRecords(batch).next_batch()
+    ours = Batch(batch)
+    assert theirs.validate_crc() and ours.is_intact()
+    fields = ("offset", "timestamp", "timestamp_type", "key", "value", "headers")
+    expected = [tuple(getattr(record, field) for field in fields) for record in theirs]
+    assert [tuple(getattr(record, field) for field in fields) for record in ours.records()] == expected
+    assert (ours.base_offset, ours.next_offset) == (theirs.base_offset, theirs.next_offset)
+    assert (ours.is_transactional, ours.is_control, ours.producer_id) == (False, False, -1)
+
+
+def test_compression_that_nobody_knows_or_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    good = RawRecord(b"key", b"value")
+    unknown = bytearray(encode_batch([good]))
+    unknown[22] |= 6
+    with pytest.raises(ValueError, match="compression 6 is unknown"):
+        Batch(bytes(unknown)).records()
+    with pytest.raises(OSError, match="gzip"):
+        Batch(encode_batch([good], compression="gzip", trailing=b"rubbish")).records()
+    compressed = encode_batch([good], compression="zstd")
+    monkeypatch.setattr("aiokafka.codec.has_zstd", lambda: False)
+    with pytest.raises(ValueError, match=r'not installed: pip install "aiokafka\[zstd\]"'):
+        Batch(compressed).records()
+
+
+def test_whole_batches_are_split() -> None:
+    good = RawRecord(b"key", b"value")
+    one, two = encode_batch([good, good], base=3), encode_batch([good], base=9)
+
+    def offsets(raw: bytes) -> list[int]:
+        return [batch.base_offset for batch in split(raw)]
+
+    assert offsets(one + two) == [3, 9]
+    assert offsets(one + two[:-1]) == offsets(one + two[:5]) == offsets(one + two[:61]) == [3]
+    assert offsets(b"") == []
+    (first, zeros) = split(one + bytes(100))
+    assert first.is_intact() and not zeros.is_intact(), "a batch that cannot be one comes last"
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_a_batch_that_compaction_has_emptied(codec: str) -> None:
+    batch = bytearray(encode_batch([RawRecord(b"k", b"v")] * 3, base=4, compression=codec)[:61])
+    batch[8:12] = (61 - 12).to_bytes(4)
+    batch[57:61] = bytes(4)
+    (emptied,) = split(seal(bytes(batch)))
+    assert emptied.is_intact() and (emptied.base_offset, emptied.next_offset) == (4, 7)
+    assert list(emptied.records()) == []
 
 
 @pytest.mark.parametrize("codec", CODECS)
@@ -187,11 +326,13 @@ def test_what_a_builder_sends_is_read_by_aiokafka(compression: str | None, given
 
 # CloudEvents where they stand
 
-texts = st.sampled_from([b"", b"1.0", b"x", "ü".encode(), b"\xff", b"application/json", b"application/CloudEvents+json"])
+texts = st.sampled_from(
+    [b"", b"1.0", b"x", "ü".encode(), b"\xff", b"application/json", b"application/CloudEvents+json"]
+)
 moments = st.datetimes().map(lambda moment: f"{moment.isoformat()}Z".encode()) | st.sampled_from(
     [b"2013-02-29T00:00:00Z", b"2012-02-29T23:59:59.123456789Z", b"2013-01-01T00:00:60Z", b"2013-01-01T00:00:00+01:00",
-     b"2013-13-01T00:00:00Z", b"2013-04-31T00:00:00Z", b"2013-01-01T24:00:00Z", b"2013-01-01T00:00:00.Z", b"0000-01-01T00:00:00Z",
-     b"2013-01-01t00:00:00z", b"", b"now"]
+     b"2013-13-01T00:00:00Z", b"2013-04-31T00:00:00Z", b"2013-01-01T24:00:00Z", b"2013-01-01T00:00:00.Z",
+     b"0000-01-01T00:00:00Z", b"2013-01-01t00:00:00z", b"", b"now"]
 )  # fmt: skip
 attributes = st.sampled_from(
     ["ce_walaction", "ce_waldelay", "ce_walx", "ce_expirytime", "ce_partitionkey", "ce_traceparent", "ce_extension",
@@ -217,15 +358,15 @@ def test_a_plain_event_is_what_parsing_finds(key: bytes | None, value: bytes | N
         return
     event = parse(key, value, own, 77)
     assert found == (identity(key, event.source, event.id), event.time, event.type.encode())
-    assert (event.action, event.delay, event.deliver_at, event.jitter, event.expiry, event.targets, event.structured) == (
-        "write", None, None, None, None, None, False,
-    )  # fmt: skip
+    asked = (event.delay, event.deliver_at, event.jitter, event.expiry, event.targets)
+    assert (event.action, event.structured, *asked) == ("write", False, *[None] * 5)
     assert event.key == key
     assert strip_headers(own) == own
 
 
 @pytest.mark.parametrize(
-    "more", [[], [("ce_time", b"2013-01-01T05:17:00.25Z")], [("content-type", b"application/json"), ("ce_sequence", b"1")]]
+    "more",
+    [[], [("ce_time", b"2013-01-01T05:17:00.25Z")], [("content-type", b"application/json"), ("ce_sequence", b"1")]],
 )
 def test_the_common_kind_of_record_is_plain(more: list[Any]) -> None:
     own = [("ce_specversion", b"1.0"), ("ce_id", b"17"), ("ce_source", b"/a"), ("ce_type", b"t"), *more]

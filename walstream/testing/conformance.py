@@ -31,7 +31,7 @@ from pydantic import ValidationError
 
 from walstream.changes import Action
 from walstream.entry import Entry
-from walstream.headers import log_headers
+from walstream.headers import Header, log_headers
 from walstream.record import encode
 from walstream.sinks.base import (
     APPLIED,
@@ -44,6 +44,7 @@ from walstream.sinks.base import (
     Skipped,
     Verdict,
 )
+from walstream.wire import Record, RecordReader, RecordWriter
 
 Emitted = tuple[str, int, int, bytes | None, bytes | None, Sequence[tuple[str, bytes | None]]]
 """What a checkpoint sink adds to the checkpoint: topic, partition, timestamp, key, value, headers."""
@@ -80,7 +81,39 @@ def entry(
         content_type=content_type,
     )
     headers = log_headers(message.headers, time_us=time, position=position, timestamp_ms=time // 1000)
-    return Entry.from_log(partition, position, message.key, message.value, headers, time // 1000)
+    writer = RecordWriter(0)  # the first record may be larger
+    writer.append(time // 1000, message.key, message.value, headers)
+    return Entry.from_record(partition, _read(writer, position))
+
+
+def _read(writer: RecordWriter, offset: int) -> Record:
+    """The only record of a writer, as it is fetched."""
+    payload = writer.payload()
+    return next(RecordReader(payload, 0, len(payload), 1, offset, writer.first_timestamp))
+
+
+class Staged:
+    """A checkpoint that keeps what a sink puts into it.
+
+    Attributes
+    ----------
+    records
+        These, in order.
+    """
+
+    def __init__(self) -> None:
+        self.records: list[Emitted] = []
+
+    def emit(
+        self, topic: str, partition: int, timestamp: int, key: bytes | None, value: bytes | None, headers: list[Header]
+    ) -> None:
+        self.records.append((topic, partition, timestamp, key, value, headers))
+
+    def emit_original(self, topic: str, partition: int, raw: Record, timestamp: int) -> None:
+        writer = RecordWriter(0)
+        writer.append_original(raw, timestamp)
+        copy = _read(writer, 0)
+        self.records.append((topic, partition, copy.timestamp, copy.key, copy.value, copy.headers))
 
 
 class SinkConformance:
@@ -127,9 +160,9 @@ class SinkConformance:
         """Have the sink write a batch, as a delivery worker would."""
         if not isinstance(sink, CheckpointSink):
             return await sink.write(batch)
-        records: list[Emitted] = []
-        outcomes = sink.stage(batch, lambda *record: records.append(record))
-        await self.commit(sink, records)
+        staged = Staged()
+        outcomes = sink.stage(batch, staged)
+        await self.commit(sink, staged.records)
         return outcomes
 
     @pytest_asyncio.fixture

@@ -127,13 +127,14 @@ class RecordReader:
         return headers, at
 
     def _varint(self, at: int) -> tuple[int, int]:
-        """A signed integer of up to ten bytes, seven bits in each, the lowest first; zigzag."""
+        """A signed integer of up to ten bytes, seven bits in each, the lowest first; zigzag, of 64 bits."""
         number = 0
         for shift in range(0, 70, 7):
             byte = self._data[at]
             at += 1
             number |= (byte & 0x7F) << shift
             if byte < 0x80:
+                number &= (1 << 64) - 1
                 return (number >> 1) ^ -(number & 1), at
         raise ValueError("an integer has more than ten bytes")
 
