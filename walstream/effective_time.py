@@ -27,9 +27,6 @@ _KEY = struct.Struct(">Q")
 _HEADER = struct.Struct(">BII")
 
 _STEP = 10  # µs between two times of one region; the digit below is the region's rank
-_BITS = 9  # a bucket is a bit mask of 512 steps, 5.12 ms: a run of 10,000 times is crossed in 20 look-ups
-_BUCKET = (1 << _BITS) - 1
-_FULL = (1 << (1 << _BITS)) - 1
 
 
 def check_ahead(write_time_us: int, append_time_ms: int) -> None:
@@ -76,7 +73,7 @@ class EffectiveTimes:
         if capacity < 1:
             raise ValueError(f"at least one time must be remembered, not {capacity}")
         self._rank, self._capacity = rank, capacity
-        self._taken: dict[int, int] = {}  # bucket -> bit mask of the steps given
+        self._next: dict[int, int] = {}  # a step that was given -> a later one, before which none is free
         self._last: dict[int, int] = {}  # as in the rows, for all of them
         self._pending = _Row()
         self._rows: OrderedDict[int, _Row] = OrderedDict()
@@ -101,19 +98,15 @@ class EffectiveTimes:
                 return given
         else:
             self._highest = position
-        wanted = write_time_us // _STEP
-        step = wanted
-        taken = self._taken
-        bucket, bit = step >> _BITS, 1 << (step & _BUCKET)
-        mask = taken.get(bucket, 0)
-        if mask & bit or wanted in self._last:
-            step = self._free(self._last.get(wanted, wanted) + 1)
-            self._last[wanted] = self._pending.last[wanted] = step
-            bucket, bit = step >> _BITS, 1 << (step & _BUCKET)
-            mask = taken.get(bucket, 0)
-        taken[bucket] = mask | bit
-        time = step * _STEP + self._rank
-        self._pending.times[position] = time
+        wanted = step = write_time_us // _STEP
+        pending = self._pending
+        if wanted in self._next or wanted in self._last:
+            step = self._last.get(wanted, wanted) + 1
+            if step in self._next:
+                step = self._free(step)
+            self._last[wanted] = pending.last[wanted] = step
+        self._next[step] = step + 1
+        pending.times[position] = time = step * _STEP + self._rank
         return time
 
     def take_row(self) -> tuple[bytes, bytes] | None:
@@ -154,8 +147,7 @@ class EffectiveTimes:
             row = _decode(value)
             for time in row.times.values():
                 step = time // _STEP
-                bucket = step >> _BITS
-                self._taken[bucket] = self._taken.get(bucket, 0) | 1 << (step & _BUCKET)
+                self._next[step] = step + 1
             self._last.update(row.last)
             self._highest = max(self._highest, max(row.times))
             self._keep(_KEY.unpack(key)[0], row)
@@ -168,13 +160,14 @@ class EffectiveTimes:
         return None
 
     def _free(self, step: int) -> int:
-        """The first free step from one on."""
-        bucket, offset = step >> _BITS, step & _BUCKET
-        free = (~self._taken.get(bucket, 0) & _FULL) >> offset << offset
-        while not free:
-            bucket += 1
-            free = ~self._taken.get(bucket, 0) & _FULL
-        return (bucket << _BITS) + (free & -free).bit_length() - 1
+        """The next free step. Who walks a path halves it for the next (Tarjan and van Leeuwen, 1984)."""
+        following = self._next
+        while step in following:
+            after = following[step]
+            if after in following:
+                following[step] = following[after]
+            step = after
+        return step
 
     def _keep(self, number: int, row: _Row) -> None:
         self._rows[number] = row
@@ -192,15 +185,8 @@ class EffectiveTimes:
         self._forget(times, last)
 
     def _forget(self, times: Iterable[int], last: dict[int, int]) -> None:
-        taken = self._taken
         for time in times:
-            step = time // _STEP
-            bucket = step >> _BITS
-            mask = taken[bucket] & ~(1 << (step & _BUCKET))
-            if mask:
-                taken[bucket] = mask
-            else:
-                del taken[bucket]
+            del self._next[time // _STEP]
         for wanted, step in last.items():
             if self._last.get(wanted) == step:  # else a younger row has a later one
                 del self._last[wanted]

@@ -160,7 +160,7 @@ def test_what_is_kept_is_bounded(per_checkpoint: int) -> None:
             entries = sum(len(value) // 16 for value in store.rows.values())
             assert entries <= 2 * (capacity + min(per_checkpoint, capacity))
             assert len(store.rows) <= capacity
-    assert len(store.restored(0, capacity)._taken) <= capacity + per_checkpoint
+    assert len(store.restored(0, capacity)._next) <= capacity + per_checkpoint
 
 
 def test_a_checkpoint_without_times_has_no_row() -> None:
