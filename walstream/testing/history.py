@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import enum
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from fractions import Fraction
 from functools import cached_property
 from typing import NamedTuple
 
@@ -130,18 +132,51 @@ class Observed:
     def identity(self) -> Identity | None:
         return identity_of(self.content)
 
+    @cached_property
+    def attributes(self) -> dict[str, str]:
+        return attributes_of(self.content)
+
     @property
     def write_time(self) -> int:
         """``time`` of the event in microseconds, or where it is absent the original Kafka timestamp."""
-        text = attributes_of(self.content).get("time")
-        if text is None:
-            return (self.content.timestamp or 0) * 1000
-        moment = datetime.fromisoformat(text)
-        return int(moment.replace(microsecond=0).timestamp()) * 1_000_000 + moment.microsecond
+        text = self.attributes.get("time")
+        return (self.content.timestamp or 0) * 1000 if text is None else microseconds(text)
+
+    @property
+    def is_action(self) -> bool:
+        """Whether it is a cancel or a reschedule."""
+        return self.attributes.get("walaction", "write") != "write"
+
+    @property
+    def ref(self) -> Identity | None:
+        """The identity of the write that a cancel or reschedule is about."""
+        if self.identity is None or "walref" not in self.attributes:
+            return None
+        return self.identity._replace(id=self.attributes["walref"])
+
+    @property
+    def is_delayed(self) -> bool:
+        """Whether it declares a time."""
+        return not self.attributes.keys().isdisjoint(("waldelay", "waldeliverat", "waljitter"))
+
+    @property
+    def due(self) -> tuple[int, int]:
+        """The earliest and the latest time, in microseconds, at which what it says may be due: the jitter between."""
+        given = self.attributes
+        due = self.write_time + duration(given["waldelay"]) if "waldelay" in given else self.write_time
+        if "waldeliverat" in given:
+            due = microseconds(given["waldeliverat"])
+        return due, due + (duration(given["waljitter"]) if "waljitter" in given else 0)
+
+    @property
+    def expiry(self) -> int | None:
+        """``expirytime`` in microseconds."""
+        text = self.attributes.get("expirytime")
+        return None if text is None else microseconds(text)
 
     def is_for(self, target: str) -> bool:
         """Whether ``waltargets`` names the target, or is absent."""
-        names = attributes_of(self.content).get("waltargets")
+        names = self.attributes.get("waltargets")
         return names is None or target in {name.strip() for name in names.split(",")}
 
     def __str__(self) -> str:
@@ -175,6 +210,69 @@ def identity_of(content: Content) -> Identity | None:
     return Identity(key, attributes["source"], attributes["id"])
 
 
+def microseconds(text: str) -> int:
+    """Microseconds since the epoch of an RFC 3339 time."""
+    moment = datetime.fromisoformat(text)
+    return int(moment.replace(microsecond=0).timestamp()) * 1_000_000 + moment.microsecond
+
+
+def duration(text: str) -> int:
+    """Microseconds of an ISO 8601 duration without months and years; what is finer is cut off."""
+    seconds = {"W": 604_800, "D": 86_400, "H": 3_600, "M": 60, "S": 1}
+    parts = re.findall(r"([0-9]+(?:\.[0-9]+)?)([WDHMS])", text)
+    return int(sum(Fraction(amount) * seconds[unit] for amount, unit in parts) * 1_000_000)
+
+
+class Reply(NamedTuple):
+    """What a cancel or reschedule was answered.
+
+    Parameters
+    ----------
+    partition, offset
+        Where the answer stands in ``<namespace>.answers``.
+    action
+        ``cancel`` or ``reschedule``.
+    identity, ref
+        Of the action, and of the write that it is about.
+    outcome
+        A word.
+    due
+        The new time of what was rescheduled, in microseconds.
+    log_position
+        Where in the log the write stands that was sent before.
+    """
+
+    partition: int
+    offset: int
+    action: str
+    identity: Identity
+    ref: Identity
+    outcome: str
+    due: int | None = None
+    log_position: int | None = None
+
+    def __str__(self) -> str:
+        return f"{self.action} {self.identity.id!r} of {self.ref}: {self.outcome}"
+
+
+def reply_of(record: Observed) -> Reply | None:
+    """Read an answer; None is a record that is none."""
+    try:
+        data = json.loads(record.value or b"")
+        data = data["data"] if "specversion" in data else data
+        return Reply(
+            *record.position,
+            data["action"],
+            Identity(record.key, data["source"], data["id"]),
+            Identity(record.key, data["source"], data["ref"]),
+            data["outcome"],
+            microseconds(data["due"]) if "due" in data else None,
+            data.get("log_position"),
+        )
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
 @dataclass(frozen=True, slots=True)
 class Progress:
     """What a consumer group had committed at one moment, and how far its outputs reached just afterwards.
@@ -186,9 +284,9 @@ class Progress:
     committed
         Next offset of each partition of what the stage reads.
     outputs
-        For each output (``log``, ``dlq``, or ``target``) and partition the high watermark, asked for **after** the
-        committed offsets. It is the high watermark and not the last stable offset, because the offsets of a
-        transaction may be seen a moment before its records are, and those are below the high watermark by then.
+        For each output (``log``, ``dlq``, ``answers``, or ``target``) and partition the high watermark, asked for
+        **after** the committed offsets. It is the high watermark and not the last stable offset, because the offsets of
+        a transaction may be seen a moment before its records are, and those are below the high watermark by then.
     """
 
     stage: str
@@ -236,6 +334,12 @@ class History:
         Samples taken while it ran.
     lag
         How far each stage is behind at the end, in records.
+    answers
+        The topic of that name, read committed.
+    pending
+        How many delayed records are in the schedule at the end.
+    ended
+        When it was read back, in ms since the epoch: what had not expired by then is not expired.
     """
 
     written: Sequence[Written]
@@ -245,3 +349,11 @@ class History:
     targets: Sequence[Target] = ()
     progress: Sequence[Progress] = ()
     lag: Mapping[str, int] = field(default_factory=dict)
+    answers: Sequence[Observed] = ()
+    pending: int = 0
+    ended: int = 0
+
+    @cached_property
+    def replies(self) -> list[Reply]:
+        """The answers, as far as they can be read."""
+        return [reply for record in self.answers if (reply := reply_of(record)) is not None]

@@ -3,10 +3,11 @@
 ========== ================================= ==============================================================
 Invariant  Function                          In short
 ========== ================================= ==============================================================
-1          `lost`                            every acknowledged record is somewhere, and nothing is pending
-2          `not_one_end`                     a record ends in one way at a target
+1          `lost`, `unanswered`              every acknowledged record is somewhere, and nothing is pending
+2          `not_one_end`, `wrong_answers`    a record ends in one way: at a target, dead, cancelled or expired
 3          `out_of_order`                    each key in order, without a gap
 5          `not_once`, `wrong_times`         an identity stands once in the log; its time settles the order
+6          `early`                           nothing is in the log before it is due
 7          `committed_too_far`               no committed offset passes a record that is not finished
 8          `store_differs`                   a changelog rebuilt equals the local store
 10         `changed`                         key, value, headers and timestamp survive
@@ -23,14 +24,21 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from walstream.testing.history import Answer, Content, History, Identity, Observed, Position, Progress, Target, foreign
+from walstream.testing.history import (
+    Answer,
+    Content,
+    History,
+    Identity,
+    Observed,
+    Progress,
+    Reply,
+    Target,
+    foreign,
+)
+from walstream.testing.lifecycle import NOBODY, Lifecycle, Once, groups, one, refused_at
 
 K = TypeVar("K")
 T = TypeVar("T")
-Once = tuple[int, Identity]
-"""A partition and an identity: deduplication is by partition."""
-
-NOBODY = Identity(None, "", "")
 REMEMBERED = 10_000
 """As many given times of a partition are part of its state, from the contract."""
 
@@ -57,7 +65,10 @@ class Violation:
 def violations(history: History) -> list[Violation]:
     """Check every invariant for which a history is enough."""
     found: list[Violation] = []
-    for check in (lost, not_one_end, out_of_order, not_once, wrong_times, committed_too_far, changed):
+    for check in (
+        *(lost, unanswered, not_one_end, wrong_answers, out_of_order, not_once, wrong_times, early),
+        *(committed_too_far, changed),
+    ):
         found += check(history)
     return found
 
@@ -73,9 +84,10 @@ def explain(found: Sequence[Violation], limit: int = 20) -> str:
 
 
 def lost(history: History) -> list[Violation]:
-    """Invariant 1: every acknowledged record is logged or refused, then at every target or dead; nothing is pending.
+    """Invariant 1: every acknowledged record is logged, refused, cancelled or expired, then at every target or dead.
 
-    What producers were told was not written must not be there, and nothing may stand in the log that nobody wrote.
+    Nothing is pending. What producers were told was not written must not be there, and nothing may stand in the log
+    that nobody wrote.
     """
     return [Violation(1, what) for what in _lost(history)]
 
@@ -83,7 +95,8 @@ def lost(history: History) -> list[Violation]:
 def _lost(history: History) -> Iterator[str]:
     ingress = {record.position: record for record in history.ingress}
     logged = set(_once(history.log))
-    refused = _refused(history)
+    refused = refused_at(history)
+    said = Lifecycle(history)
     for written in history.written:
         if written.answer is Answer.ACKED and written.position not in ingress:
             yield f"acknowledged, and not in the ingress: #{written.sequence} {written.identity} at {written.position}"
@@ -91,8 +104,8 @@ def _lost(history: History) -> Iterator[str]:
 
     for record in history.ingress:
         in_log = record.identity is not None and (record.partition, record.identity) in logged
-        if not in_log and record.position not in refused:
-            yield f"in the ingress, and neither in the log nor refused: {record}"
+        if not (in_log or record.is_action or record.position in refused or said.ended(record)):
+            yield f"in the ingress, and neither in the log, refused, cancelled nor expired: {record}"
     for record in history.log:
         origin = ingress.get((record.partition, _or(record.ingress_position)))
         if origin is None or origin.identity != record.identity:
@@ -112,6 +125,23 @@ def _lost(history: History) -> Iterator[str]:
     for stage, lag in history.lag.items():
         if lag:
             yield f"not at rest: {stage} is {lag} records behind"
+    if history.pending:
+        yield f"not at rest: {history.pending} delayed records are pending"
+
+
+def unanswered(history: History) -> list[Violation]:
+    """Invariant 1: every cancel and reschedule is answered, and once more where it had to wait for its write."""
+    return [Violation(1, what) for what in _unanswered(history)]
+
+
+def _unanswered(history: History) -> Iterator[str]:
+    said = Lifecycle(history)
+    for once, action in said.actions.items():
+        replies = said.replies.get(once, ())
+        if not replies:
+            yield f"in the ingress, and not answered: {action}"
+        elif replies[-1].outcome == "waiting" and (write := said.writes.get((action.partition, replies[-1].ref))):
+            yield f"its write has come, and it waits for ever: {replies[-1]}, {write}"
 
 
 def _unwanted(history: History) -> Iterator[str]:
@@ -130,16 +160,14 @@ def _unwanted(history: History) -> Iterator[str]:
                 yield f"{absent[record.identity].answer.value}, and in the {name}: {record}"
 
 
-def _refused(history: History) -> dict[Position, Observed]:
-    """The namespace's DLQ by the position in the ingress."""
-    return {(record.partition, _or(record.ingress_position)): record for record in history.refused}
-
-
 # ------------------------------------------------------------------------------------------- 2: exactly one end
 
 
 def not_one_end(history: History) -> list[Violation]:
-    """Invariant 2: a record ends as logged or refused, then at each target as applied or dead; in one way only."""
+    """Invariant 2: a record ends logged, refused, cancelled or expired, then at each target as applied or dead.
+
+    In one way only.
+    """
     return [Violation(2, what) for what in _not_one_end(history)]
 
 
@@ -154,7 +182,7 @@ def _not_one_end(history: History) -> Iterator[str]:
             yield f"in the log and refused: ingress {position}"
     positions = {record.position for record in history.ingress}
     understood = {written.position: written.understood for written in history.written if written.answer is Answer.ACKED}
-    for position, record in _refused(history).items():
+    for position, record in refused_at(history).items():
         if position not in positions:
             yield f"refused, and not in the ingress: {record} from {position}"
         elif understood.get(position, False):
@@ -162,6 +190,17 @@ def _not_one_end(history: History) -> Iterator[str]:
     for position in logged:
         if not understood.get(position, True):
             yield f"in the log, and it cannot be understood: ingress {position}"
+
+    said = Lifecycle(history)
+    for record in history.log:
+        if record.is_action:
+            yield f"a {record.attributes['walaction']} is in the log: {record}"
+        if said.cancelled(record):
+            yield f"cancelled, and in the log: {record}"
+        if said.cancelled_before(record):
+            yield f"a newer cancel was there before it came, and it is in the log: {record}"
+        if said.expired_before(record):
+            yield f"it had expired when it came or was due, and is in the log: {record}"
 
     # Without a key an identity may rightly stand in several partitions, and have an end for each.
     logged_times = Counter(record.identity for record in history.log)
@@ -173,23 +212,58 @@ def _not_one_end(history: History) -> Iterator[str]:
                 yield f"{ends} ends at {target.name} (applied {record.identity in applied}): {record}"
 
 
+def wrong_answers(history: History) -> list[Violation]:
+    """Invariant 2: what a cancel or reschedule is answered is what became of its write."""
+    return [Violation(2, what) for what in _wrong_answers(history)]
+
+
+def _wrong_answers(history: History) -> Iterator[str]:
+    said = Lifecycle(history)
+    for record in history.answers:
+        if record.position not in said.readable:
+            yield f"in the answers, and none: {record.partition}@{record.offset} {record.value!r}"
+    logged = _first(history.log, one)
+    for reply in history.replies:
+        action = said.actions.get((reply.partition, reply.identity))
+        if action is None or action.ref != reply.ref or action.attributes["walaction"] != reply.action:
+            yield f"an answer to nothing that was asked: {reply}"
+            continue
+        there = logged.get((reply.partition, reply.ref))
+        if reply.outcome == "sent" and (there is None or there.offset != reply.log_position):
+            yield f"it is said to be at {reply.log_position} in the log: {reply}, {there}"
+        if reply.outcome == "expired" and there is not None:
+            yield f"in the log, and said to have expired: {reply}, {there}"
+        if reply.outcome == "cancelled" and not said.has_cancel(reply):
+            yield f"there is no cancel that could have done it: {reply}"
+        if reply.outcome == "superseded" and not said.has_newer(action):
+            yield f"nothing newer was said: {reply}"
+        if reply.outcome == "rescheduled" and not (
+            reply.due is not None and action.due[0] <= reply.due <= action.due[1]
+        ):
+            yield f"it said {action.due}, and the answer is {reply.due}: {reply}"
+
+
 # ---------------------------------------------------------------------------------------------------- 3: order
 
 
 def out_of_order(history: History) -> list[Violation]:
     """Invariant 3: the log has each key in the ingress's order, and an ordered target sees each key in the log's order.
 
-    A target may see records again, from any earlier one of the key on, but never one before its predecessor.
+    What is delayed, or was acted on, stands in the log when it is due, among the others of its key. A target may see
+    records again, from any earlier one of the key on, but never one before its predecessor.
     """
     return [Violation(3, what) for what in _out_of_order(history)]
 
 
 def _out_of_order(history: History) -> Iterator[str]:
+    said = Lifecycle(history)
     for key, records in _by_key(history.log).items():
         for before, after in itertools.pairwise(records):
             if before.partition != after.partition:
                 yield f"key {key!r} is in two partitions of the log: {before}, {after}"
-            elif _or(before.ingress_position) >= _or(after.ingress_position):
+        at_once = [record for record in records if not said.may_wait(record)]
+        for before, after in itertools.pairwise(at_once):
+            if _or(before.ingress_position) >= _or(after.ingress_position):
                 yield f"key {key!r} in the log: {before} is from behind {after} in the ingress"
     for target in history.targets:
         if target.ordered:
@@ -224,11 +298,11 @@ def not_once(history: History) -> list[Violation]:
 
 def _not_once(history: History) -> Iterator[str]:
     first: dict[Once, int] = {}
-    refused = _refused(history)
+    refused = refused_at(history)
     for record in history.ingress:
         if record.identity is not None and record.position not in refused:
             first.setdefault((record.partition, record.identity), record.offset)
-    for once, records in _groups(history.log, _one).items():
+    for once, records in groups(history.log, one).items():
         if len(records) > 1:
             yield f"{len(records)} times in the log: {', '.join(map(str, records))}"
         if once in first and records[0].ingress_position != first[once]:
@@ -236,7 +310,7 @@ def _not_once(history: History) -> Iterator[str]:
     for target in history.targets:
         if target.once:
             logged = Counter(record.identity for record in history.log)
-            for identity, records in _groups(target.deliveries, lambda record: record.identity).items():
+            for identity, records in groups(target.deliveries, lambda record: record.identity).items():
                 if len(records) > max(1, logged[identity]):
                     yield f"{len(records)} times at {target.name}: {', '.join(map(str, records))}"
 
@@ -244,21 +318,38 @@ def _not_once(history: History) -> Iterator[str]:
 def wrong_times(history: History) -> list[Violation]:
     """Invariant 5, at a store that settles by time: a free write time is kept, and a given one becomes the next free.
 
-    So no two records of a partition have one effective time, and of equal write times the later in the log is newer.
+    So no two records of a partition have one effective time, and of equal write times the later in the ingress is
+    newer. A record that was pending, and never came into the log, may have been given one.
     """
     return [Violation(5, what) for what in _wrong_times(history)]
 
 
 def _wrong_times(history: History) -> Iterator[str]:
-    for records in _groups(history.log, lambda record: record.partition).values():
+    logged = set(_once(history.log))
+    said = Lifecycle(history)
+    unlogged = [
+        (record.partition, record.offset, record)
+        for once, record in said.writes.items()
+        if once not in logged and said.may_wait(record)
+    ]
+    there = [(record.partition, _or(record.ingress_position), record) for record in history.log]
+    never = {position[:2] for position in unlogged}
+    for places in groups(sorted(there + unlogged, key=lambda place: place[:2]), lambda place: place[0]).values():
         given: dict[int, Observed] = {}
-        for record in records:
+        maybe: set[int] = set()
+        for *place, record in places:
             time, written = record.time, record.write_time
+            expected = written - written % 10
+            if tuple(place) in never:
+                while expected in given or expected in maybe:
+                    expected += 10
+                maybe.add(expected)
+                continue
             if time is None:
                 yield f"no effective time: {record}"
                 continue
-            slot, expected = time - time % 10, written - written % 10
-            while expected in given:
+            slot = time - time % 10
+            while expected in given or (expected in maybe and expected < slot):
                 expected += 10
             if slot in given:
                 yield f"one effective time, {time}: {given[slot]} and {record}"
@@ -267,6 +358,19 @@ def _wrong_times(history: History) -> Iterator[str]:
             given[slot] = record
             if len(given) > REMEMBERED:
                 del given[next(iter(given))]
+
+
+# ------------------------------------------------------------------------------------------------- 6: never early
+
+
+def early(history: History) -> list[Violation]:
+    """Invariant 6: by the broker's clock nothing is in the log before it is due, by what was said last."""
+    said = Lifecycle(history)
+    return [
+        Violation(6, f"in the log at {record.timestamp} ms, and due at {due} us: {record}")
+        for record in history.log
+        if (due := said.due(record)) is not None and record.timestamp * 1000 + 999 < due
+    ]
 
 
 # ------------------------------------------------------------------------------------------- 7: committed offsets
@@ -278,14 +382,16 @@ def committed_too_far(history: History) -> list[Violation]:
 
 
 def _committed_too_far(history: History) -> Iterator[str]:
-    for stage, samples in _groups(history.progress, lambda sample: sample.stage).items():
+    for stage, samples in groups(history.progress, lambda sample: sample.stage).items():
         if stage == "router":
-            source, finished = history.ingress, _finished_by_router(history)
+            said = Lifecycle(history)
+            source = [record for record in history.ingress if not said.may_wait(record)]
+            finished = _finished_by_router(history)
         else:
             target = next(target for target in history.targets if target.name == stage)
             source = [record for record in history.log if record.is_for(target.name)]
             finished = _finished_at(target)
-        by_partition = _groups(source, lambda record: record.partition)
+        by_partition = groups(source, lambda record: record.partition)
         checked: dict[int, int] = defaultdict(int)
         before: Progress | None = None
         for sample in samples:
@@ -307,10 +413,15 @@ Place = tuple[str, int, int]
 
 
 def _finished_by_router(history: History) -> Callable[[Observed], Place | None]:
-    logged, refused = _first(history.log, _one), _refused(history)
+    logged, refused = _first(history.log, one), refused_at(history)
+    answered: dict[Once, Reply] = {}
+    for reply in history.replies:
+        answered.setdefault((reply.partition, reply.identity), reply)
 
     def finished(record: Observed) -> Place | None:
-        if (there := logged.get(_one(record))) is not None:
+        if record.is_action and (reply := answered.get(one(record) or (-1, NOBODY))) is not None:
+            return "answers", reply.partition, reply.offset
+        if (there := logged.get(one(record))) is not None:
             return "log", *there.position
         return ("dlq", *refused[record.position].position) if record.position in refused else None
 
@@ -320,11 +431,11 @@ def _finished_by_router(history: History) -> Callable[[Observed], Place | None]:
 def _finished_at(target: Target) -> Callable[[Observed], Place | None]:
     delivered = _first(target.deliveries, lambda record: record.identity)
     # Without a key an identity may stand in several partitions, and is delivered from each.
-    delivered_here = _first(target.deliveries, _one)
+    delivered_here = _first(target.deliveries, one)
     dead = _first(target.dead, lambda record: record.identity)
 
     def finished(record: Observed) -> Place | None:
-        there = delivered_here.get(_one(record)) or delivered.get(record.identity)
+        there = delivered_here.get(one(record)) or delivered.get(record.identity)
         if there is not None:
             return "target", *there.position
         return ("dlq", *dead[record.identity].position) if record.identity in dead else None
@@ -422,12 +533,8 @@ def _hex(value: bytes | None) -> str:
     return "absent" if value is None else value.hex() or "empty"
 
 
-def _one(record: Observed) -> Once | None:
-    return None if record.identity is None else (record.partition, record.identity)
-
-
 def _once(records: Iterable[Observed]) -> Iterator[Once]:
-    return (once for record in records if (once := _one(record)) is not None)
+    return (once for record in records if (once := one(record)) is not None)
 
 
 def _identities(records: Iterable[Observed]) -> set[Identity | None]:
@@ -448,10 +555,3 @@ def _first(records: Iterable[Observed], of: Callable[[Observed], K]) -> dict[K, 
     for record in records:
         found.setdefault(of(record), record)
     return found
-
-
-def _groups(records: Iterable[T], of: Callable[[T], K]) -> dict[K, list[T]]:
-    grouped: dict[K, list[T]] = defaultdict(list)
-    for record in records:
-        grouped[of(record)].append(record)
-    return grouped
