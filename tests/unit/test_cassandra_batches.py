@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
+from cassandra.cqltypes import UTF8Type
+from cassandra.protocol import ColumnMetadata
+from cassandra.query import BoundStatement, PreparedStatement
 from hypothesis import given
 from hypothesis import strategies as st
 
-from walstream.sinks.cassandra.batches import BYTES, PARTITION_BYTES, PARTITION_ROWS, PARTITIONS, Row, batches
+from walstream.mutation import put
+from walstream.sinks.cassandra.batches import (
+    BYTES,
+    PARTITION_BYTES,
+    PARTITION_ROWS,
+    PARTITIONS,
+    Row,
+    batches,
+    statement,
+)
+from walstream.sinks.cassandra.schema import Table
+from walstream.sinks.cassandra.statements import Statements
 
 
-@dataclass
-class Statement:
-    """A bound statement, as far as it matters here."""
-
-    routing_key: bytes | None
-
-
-def row(entry: int, key: bytes | None = b"p", size: int = 10, table: str = "t") -> Row:
-    statement: Any = Statement(key)
-    return Row(entry, table, statement, size)
+def row(entry: int, key: bytes = b"p", size: int = 10, table: str = "t") -> Row:
+    return Row(entry, table, size, None, [], key)
 
 
 def places(rows: list[Row], replicas: Callable[[bytes], Hashable | None] = lambda key: "all") -> list[list[int]]:
@@ -61,10 +67,41 @@ def test_every_row_is_in_one_batch_and_none_is_too_large(found: list[tuple[bytes
     made = batches(rows, lambda key: key[-1] % nodes)
     assert sorted(each.entry for batch in made for each in batch) == list(range(len(rows)))
     for batch in made:
-        keys = {each.statement.routing_key for each in batch}
+        keys = {each.key for each in batch}
         size = sum(each.size for each in batch)
         if len(keys) > 1:
             assert len(keys) <= PARTITIONS and size <= BYTES
-            assert len({key[-1] % nodes for key in keys if key is not None}) == 1
+            assert len({key[-1] % nodes for key in keys}) == 1
         elif len(batch) > 1:
             assert size <= BYTES or (len(batch) <= PARTITION_ROWS and size <= PARTITION_BYTES)
+
+
+def prepared(*names: str, routing: list[int]) -> PreparedStatement:
+    metadata = [ColumnMetadata("k", "t", name, UTF8Type) for name in names]
+    return PreparedStatement(metadata, names[0].encode(), routing, "", "k", 4, metadata, None)
+
+
+def test_a_batch_carries_every_rows_own_statement_and_values() -> None:
+    insert, remove = prepared("insert", routing=[0]), prepared("delete", routing=[0])
+    rows = [Row(i, "t", 1, (insert, remove)[i % 2], [b"%d" % i], b"%d" % i) for i in range(4)]
+    made = statement(rows)
+    assert made._statements_and_parameters == [(True, (b"insert", b"delete")[i % 2], [b"%d" % i]) for i in range(4)]
+    assert made.routing_key == b"0"
+    assert made.is_idempotent
+
+
+def test_a_row_alone_is_no_batch() -> None:
+    made = statement([Row(0, "t", 1, prepared("insert", routing=[0]), [b"x"], b"x")])
+    assert isinstance(made, BoundStatement)
+    assert (made.values, made.routing_key) == ([b"x"], b"x")
+
+
+def test_the_key_of_several_columns_is_the_drivers() -> None:
+    insert = prepared("a", "b", "c", "t", routing=[0, 1])
+    columns = dict.fromkeys("abc", "text")
+    session: Any = SimpleNamespace(prepare=lambda _: insert)
+    statements = Statements(session, Table("k", "t", columns, ("a", "b"), ("c",)))
+    bound, values, key = statements.bind(put(key={"a": "x", "b": "", "c": "z"}), 5)
+    theirs = BoundStatement(bound)
+    theirs.values = values
+    assert key == theirs.routing_key

@@ -25,12 +25,24 @@ BYTES = 4 * 1024
 
 @dataclass(slots=True, eq=False)
 class Row:
-    """One mutation on its way: which entry of a call it is, its table, and about how many bytes it has."""
+    """One mutation on its way.
+
+    Parameters
+    ----------
+    entry
+        Which entry of a call it is.
+    size
+        About how many bytes it has.
+    prepared, values, key
+        What is to be executed, as `Statements.bind` makes it.
+    """
 
     entry: int
     table: str
-    statement: BoundStatement
     size: int
+    prepared: Any
+    values: list[Any]
+    key: bytes
 
 
 @dataclass(slots=True, eq=False)
@@ -59,8 +71,7 @@ def batches(rows: Iterable[Row], replicas: Callable[[bytes], Hashable | None]) -
     found: list[list[Row]] = []
     filling: dict[Hashable, _Batch] = {}
     for partition in _partitions(rows):
-        key = partition.rows[0].statement.routing_key
-        nodes = None if key is None or partition.size > BYTES else replicas(key)
+        nodes = None if partition.size > BYTES else replicas(partition.rows[0].key)
         if nodes is None:
             found.append(partition.rows)
             continue
@@ -76,9 +87,9 @@ def batches(rows: Iterable[Row], replicas: Callable[[bytes], Hashable | None]) -
 
 def _partitions(rows: Iterable[Row]) -> list[_Partition]:
     found: list[_Partition] = []
-    filling: dict[tuple[str, bytes | None], _Partition] = {}
+    filling: dict[tuple[str, bytes], _Partition] = {}
     for row in rows:
-        key = row.table, row.statement.routing_key
+        key = row.table, row.key
         partition = filling.get(key)
         if partition is None or len(partition.rows) == PARTITION_ROWS or partition.size + row.size > PARTITION_BYTES:
             partition = filling[key] = _Partition()
@@ -91,9 +102,23 @@ def _partitions(rows: Iterable[Row]) -> list[_Partition]:
 def statement(rows: Sequence[Row]) -> Any:
     """What is sent for the rows of a batch."""
     if len(rows) == 1:
-        return rows[0].statement
+        return _bound(rows[0].prepared, rows[0].values)
     batch = BatchStatement(BatchType.UNLOGGED)
     batch.is_idempotent = True
+    bound: dict[int, BoundStatement] = {}
     for row in rows:
-        batch.add(row.statement)
+        # A batch takes the values out of a bound statement, which may then carry those of the next row.
+        carrier = bound.get(id(row.prepared))
+        if carrier is None:
+            carrier = bound[id(row.prepared)] = _bound(row.prepared, row.values)
+        else:
+            carrier.values = row.values
+        batch.add(carrier)
     return batch
+
+
+def _bound(prepared: Any, values: list[Any]) -> BoundStatement:
+    """Bind values that are bytes already; the driver's own `bind` would encode Python objects."""
+    bound = BoundStatement(prepared)
+    bound.values = values
+    return bound

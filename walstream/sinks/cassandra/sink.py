@@ -184,7 +184,7 @@ class CassandraSink(Sink):
                 if isinstance(table, BadMutation):
                     raise table
                 entry = batch[i]
-                rows.append(Row(i, name, table.bind(mutation, entry.time), len(entry.value or b"")))
+                rows.append(Row(i, name, len(entry.value or b""), *table.bind(mutation, entry.time)))
             except BadMutation as bad:
                 failed[i] = bad
         groups = batches(rows, self._replicas)

@@ -1,14 +1,21 @@
-"""Mutation -> bound statement: the prepared statements of one table, and its columns' encoders."""
+"""Mutation -> what is to be executed: the prepared statements of one table, and its columns' encoders."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from cassandra.query import UNSET_VALUE, BoundStatement
+from cassandra.query import UNSET_VALUE
 
 from walstream.mutation import Mutation
 from walstream.sinks.cassandra import schema
-from walstream.sinks.cassandra.types import BadValue, Encode, encoder, int64
+from walstream.sinks.cassandra.types import BadValue, Encode, encoder, int64, uint16
+
+Bound = tuple[Any, list[Any], bytes]
+"""A prepared statement, its values as bytes, and the routing key: the bytes of the partition key.
+
+The driver's own BoundStatement would be one more object a row, and a batch needs none.
+"""
 
 
 class BadMutation(ValueError):
@@ -40,11 +47,12 @@ class Statements:
         # The server's answer names each column's type with everything inside it, user-defined types too.
         encoders: list[Encode] = [encoder(column.type) for column in self._insert.column_metadata[:-1]]
         self._columns = {column: (i, encoders[i]) for i, column in enumerate(table.columns)}
-        self._key = [(column, *self._columns.pop(column)) for column in table.key]
-        self._unset = [UNSET_VALUE] * len(columns)
+        self._key = [(column, self._columns.pop(column)[1]) for column in table.key]
+        self._partition = len(table.partition)
+        self._unset = [UNSET_VALUE] * len(self._columns)
 
-    def bind(self, mutation: Mutation, time: int) -> BoundStatement:
-        """Make the statement for a mutation.
+    def bind(self, mutation: Mutation, time: int) -> Bound:
+        """Make what is to be executed for a mutation.
 
         Parameters
         ----------
@@ -56,37 +64,41 @@ class Statements:
         BadMutation
             Where the table has no such column, or the column cannot hold the value.
         """
-        key = [self._encode(column, encode, mutation.key.get(column)) for column, _, encode in self._key]
-        if len(mutation.key) > len(key):
-            names = ", ".join(sorted(mutation.key.keys() - set(self.table.key)))
-            raise BadMutation(f"not in the primary key of {self.table}: {names}")
-        if mutation.op == "delete":
-            return _bound(self._delete, [int64(time), *key])
-        values = self._unset.copy()
-        values[: len(key)] = key
-        for column, value in mutation.set.items():
-            known = self._columns.get(column)
-            if known is None:
-                if column in self.table.key:
-                    raise BadMutation(f"column {column} is in the primary key; it belongs in `key`, not in `set`")
-                raise BadMutation(f"{self.table} has no column {column}")
-            index, encode = known
-            values[index] = None if value is None else self._encode(column, encode, value)
-        values.append(int64(time))
-        return _bound(self._insert, values)
-
-    def _encode(self, column: str, encode: Encode, value: Any) -> bytes:
-        if value is None:
-            raise BadMutation(f"column {column} of the primary key is missing or null")
+        columns, column = mutation.key, ""
         try:
-            return encode(value)
+            key = []
+            for column, encode in self._key:
+                value = columns.get(column)
+                if value is None:
+                    raise BadMutation(f"column {column} of the primary key is missing or null")
+                key.append(encode(value))
+            if len(columns) > len(key):
+                names = ", ".join(sorted(columns.keys() - set(self.table.key)))
+                raise BadMutation(f"not in the primary key of {self.table}: {names}")
+            routing_key = key[0] if self._partition == 1 else _composite(key[: self._partition])
+            if mutation.op == "delete":
+                return self._delete, [int64(time), *key], routing_key
+            values = key + self._unset
+            for column, value in mutation.set.items():
+                known = self._columns.get(column)
+                if known is None:
+                    raise BadMutation(self._no_column(column))
+                index, encode = known
+                values[index] = None if value is None else encode(value)
         except BadValue as error:
-            kind = self.table.columns[column]
-            raise BadMutation(f"column {column} ({kind}): {error}") from None
+            raise BadMutation(f"column {column} ({self.table.columns[column]}): {error}") from None
+        values.append(int64(time))
+        return self._insert, values, routing_key
+
+    def _no_column(self, column: str) -> str:
+        if column in self.table.key:
+            return f"column {column} is in the primary key; it belongs in `key`, not in `set`"
+        return f"{self.table} has no column {column}"
 
 
-def _bound(prepared: Any, values: list[Any]) -> BoundStatement:
-    """Bind values that are bytes already; the driver's own `bind` would encode Python objects."""
-    statement = BoundStatement(prepared)
-    statement.values = values
-    return statement
+def _composite(parts: Sequence[bytes]) -> bytes:
+    """The bytes of a partition key of several columns, as Cassandra hashes them; a part has 65,535 bytes at most.
+
+    Cassandra refuses a longer one, whatever node it is sent to.
+    """
+    return b"".join(uint16(min(len(part), 0xFFFF)) + part + b"\0" for part in parts)

@@ -59,6 +59,7 @@ class BadValue(ValueError):
     """A JSON value that cannot be a value of the column's type."""
 
 
+uint16 = struct.Struct(">H").pack
 int32 = struct.Struct(">i").pack
 int64 = struct.Struct(">q").pack
 
