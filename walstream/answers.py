@@ -25,7 +25,10 @@ from walstream.units import format_rfc3339, parse_rfc3339
 TYPE = "walstream.answer"
 CONTENT_TYPE = "application/json"
 
-DONE = frozenset({Outcome.CANCELLED, Outcome.RESCHEDULED, Outcome.WAITING})
+DONE = {
+    "cancel": frozenset({Outcome.CANCELLED, Outcome.WAITING}),
+    "reschedule": frozenset({Outcome.RESCHEDULED, Outcome.WAITING}),
+}
 """Outcomes with which an action did what it was asked, or will when its write comes."""
 
 
@@ -60,7 +63,7 @@ class Answer:
     @property
     def done(self) -> bool:
         """Whether it did what it was asked, or will when the write comes."""
-        return self.outcome in DONE
+        return self.outcome in DONE[self.action]
 
     def encode(self, key: bytes | None) -> Message:
         """The Kafka record.
@@ -99,8 +102,10 @@ def read_answer(key: bytes | None, value: bytes | None, headers: Sequence[Header
     try:
         body = orjson.loads(record.payload or b"")
         action, ref, due, position = body["action"], body["ref"], body.get("due"), body.get("log_position")
-        if not isinstance(action, str) or not isinstance(ref, str) or not isinstance(position, int | None):
-            raise TypeError("action or ref is not text, or log_position is no number")
+        if action not in DONE:
+            raise ValueError(f"the action is {action!r}")
+        if not isinstance(ref, str) or not isinstance(position, int | None):
+            raise TypeError("ref is not text, or log_position is no number")
         due = None if due is None else parse_rfc3339(due)
         return Answer(action, record.id, record.source, ref, Outcome(body["outcome"]), due, position)
     except (AttributeError, KeyError, TypeError, ValueError) as error:

@@ -51,8 +51,9 @@ def test_an_answer_is_a_cloudevent_that_others_can_read() -> None:
 
 
 def test_which_outcomes_are_what_was_asked_for() -> None:
-    done = {outcome for outcome in Outcome if Answer("cancel", "1", "s", "2", outcome).done}
-    assert done == {Outcome.CANCELLED, Outcome.RESCHEDULED, Outcome.WAITING}
+    for action, wanted in (("cancel", Outcome.CANCELLED), ("reschedule", Outcome.RESCHEDULED)):
+        done = {outcome for outcome in Outcome if Answer(action, "1", "s", "2", outcome).done}
+        assert done == {wanted, Outcome.WAITING}
 
 
 GOOD = {"action": "cancel", "id": "1", "source": "s", "ref": "2", "outcome": "sent", "log_position": 5}

@@ -41,6 +41,16 @@ def test_an_object_says_everything() -> None:
     assert write.headers == [("c", b""), ("a", b"1"), ("b", None)]
 
 
+def test_a_cancel_and_a_reschedule_have_no_payload() -> None:
+    assert parse({"action": "cancel", "ref": "w", "key": "k"}) == Write(None, "k", action="cancel", ref="w")
+    moved = parse({"action": "reschedule", "ref": "w", "delay": "1h"}, Write(None, jitter="1m"))
+    assert moved == Write(None, delay="1h", jitter="1m", action="reschedule", ref="w")
+    with pytest.raises(RecordRefused, match="no payload"):
+        parse({"action": "cancel", "ref": "w", "payload": None})
+    with pytest.raises(RecordRefused, match="needs either payload"):
+        parse({"action": "write"})
+
+
 @pytest.mark.parametrize(
     ("line", "payload", "content_type"),
     [

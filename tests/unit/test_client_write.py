@@ -92,7 +92,11 @@ def test_payloads(payload: Any, value: bytes | None, content_type: str | None) -
 
 
 @pytest.mark.parametrize(
-    ("delay", "microseconds"), [("250ms", 250_000), (timedelta(hours=1), 3_600_000_000), (2, 2_000_000), (0, 0)]
+    ("delay", "microseconds"),
+    [
+        *(("250ms", 250_000), ("PT10M", 600_000_000), ("P1W", 604_800_000_000)),
+        *((timedelta(hours=1), 3_600_000_000), (2, 2_000_000), (0, 0)),
+    ],
 )
 def test_delays(delay: Any, microseconds: int) -> None:
     assert record(delay=delay).delay == microseconds
@@ -142,9 +146,25 @@ def test_a_namespace_without_a_template_leaves_keys_to_the_producer() -> None:
         ({"delay": float("nan")}, "bad-duration"),
         ({"jitter": timedelta(seconds=-1)}, "bad-duration"),
         ({"delay": "1 fortnight"}, "bad-duration"),
+        ({"delay": "-5m"}, "bad-duration"),
+        ({"delay": "P1M"}, "bad-duration"),
+        ({"jitter": "-PT5M"}, "bad-duration"),
+        ({"delay": "100000000d"}, "bad-duration"),
+        ({"delay": "3650000d"}, "bad-schedule"),
+        ({"deliver_at": "2023-02-29T00:00:00Z"}, "bad-time"),
+        ({"deliver_at": "2023-02-28"}, "bad-time"),
+        ({"deliver_at": datetime(2030, 1, 1)}, "bad-time"),
+        ({"expiry": "2023-06-31T00:00:00Z"}, "bad-time"),
         ({"delay": 1, "deliver_at": 2_000_000}, "bad-schedule"),
         ({"time": datetime(2013, 1, 1)}, "bad-time"),
         ({"time": "2013-02-30T00:00:00Z"}, "bad-time"),
+        ({"payload": None, "action": "undo", "ref": "w"}, "bad-action"),
+        ({"payload": None, "action": "cancel"}, "bad-ref"),
+        ({"payload": None, "ref": "w"}, "bad-ref"),
+        ({"payload": None, "action": "reschedule", "ref": "w"}, "bad-schedule"),
+        ({"payload": None, "action": "reschedule", "ref": "w", "jitter": "1m"}, "bad-schedule"),
+        ({"payload": b"x", "action": "cancel", "ref": "w"}, "bad-data"),
+        ({"payload": put(key={"a": 1}), "action": "cancel", "ref": "w", "key": "k"}, "bad-data"),
         ({"targets": ["No Such Name"]}, "bad-targets"),
         ({"extensions": {"waldelay": "PT1S"}}, "reserved-attribute"),
         ({"headers": [("ce_id", b"2")]}, "reserved-header"),
@@ -197,3 +217,31 @@ def test_the_limit_counts_key_value_and_headers(
 def test_the_partition_is_that_of_the_key_or_of_the_id(key: bytes | None, id_: str, partitions: int) -> None:
     composed = Composed(id_, key, b"", ())
     assert composed.partition(partitions) == partition_for(id_.encode() if key is None else key, partitions)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"jitter": "1h"},
+        {"jitter": "1h", "deliver_at": 2_000_000},
+        {"delay": "10m", "expiry": 0},
+        {"deliver_at": 0},
+    ],
+)
+def test_what_is_allowed_though_it_may_look_odd(arguments: dict[str, Any]) -> None:
+    seen = record(**arguments)
+    assert (seen.jitter, seen.expiry) == (("jitter" in arguments and 3_600_000_000) or None, arguments.get("expiry"))
+
+
+def test_a_cancel_and_a_reschedule() -> None:
+    cancel = record(None, action="cancel", ref="w", key="UA1")
+    assert (cancel.action, cancel.ref, cancel.type, cancel.payload) == ("cancel", "w", "walstream.cancel", None)
+    moved = record(None, action="reschedule", ref="w", delay="10m", jitter="1m", type="mine")
+    assert (moved.action, moved.delay, moved.jitter, moved.type) == ("reschedule", 600_000_000, 60_000_000, "mine")
+
+
+@given(st.none() | st.binary(max_size=40), st.text(min_size=1, max_size=20), st.integers(1, 64))
+def test_an_action_goes_where_its_write_goes(key: bytes | None, ref: str, partitions: int) -> None:
+    write = compose(Write(b"", key), UNKNOWN, id_=ref)
+    action = compose(Write(None, key, action="cancel", ref=ref), UNKNOWN, id_="another")
+    assert action.partition(partitions) == write.partition(partitions)

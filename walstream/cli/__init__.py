@@ -22,6 +22,8 @@ COMMANDS = {
     "run": ("walstream.cli.run:run", "Run the router and every target, supervised."),
     "status": ("walstream.cli.status:status", "Show the lag and the workers of every namespace."),
     "write": ("walstream.cli.write:write", "Write records to a namespace."),
+    "cancel": ("walstream.cli.actions:cancel", "Cancel a write that is delayed."),
+    "reschedule": ("walstream.cli.actions:reschedule", "Give another time to a write that is delayed."),
     "config": ("walstream.cli.config:config", "Show or lint the configuration, or print its schema."),
     "bench": ("walstream.cli.bench:bench", "Load a namespace, and say what it holds."),
     "local": ("walstream.cli.local:local", "Start and stop a Kafka and a Cassandra on this machine."),

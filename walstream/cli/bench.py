@@ -52,7 +52,8 @@ def bench(
     target, again and again, each time with a new id.
 
     It tells how many records a second were acknowledged, how long it took until they stood in the log and in the topics
-    of kafka targets, and whether router and targets kept up. The exit status is 1 if a record was not acknowledged.
+    of kafka targets, whether router and targets kept up, and so how many records a second the namespace holds. The exit
+    status is 1 if a record was not acknowledged.
 
     \b
     Examples:
@@ -205,3 +206,8 @@ def _show(namespace: Namespace, findings: Findings) -> None:
     ]
     columns = ("stage", "workers#", "lag before#", "lag after#", "most#", "all done after#", "holds")
     print_table(columns, stages)
+    if findings.limits:
+        whom = ", ".join(findings.limits)
+        click.echo(f"{namespace.name} holds {findings.holds:,.0f} records a second; what falls behind: {whom}")
+    else:
+        click.echo(f"{namespace.name} holds {findings.holds:,.0f} records a second, or more: nobody fell behind")

@@ -1,7 +1,7 @@
 """Records as lines of JSON (NDJSON), as `walstream write --ndjson` reads them.
 
 A line is a mutation, ``{"op": "put", "key": {…}, "set": {…}}``, or an object with the members of `LINE`, of which none
-is required but ``payload`` or ``payload_base64``.
+is required but ``payload`` or ``payload_base64``; or, of a cancel or reschedule, ``action`` and ``ref``.
 """
 
 from __future__ import annotations
@@ -35,8 +35,11 @@ LINE = {
     "targets": "a list of names",
     "extensions": "an object of texts",
     "headers": "an object of texts and nulls",
+    "action": "cancel or reschedule",
+    "ref": "text",
 }
-_TEXTS = ("key", "id", "source", "type", "content_type", "time", "delay", "jitter", "deliver_at", "expiry")
+_OTHERS = {"payload", "payload_base64", "targets", "extensions", "headers"}
+_TEXTS = tuple(member for member in LINE if member not in _OTHERS)
 
 
 def parse_line(line: bytes, defaults: Write) -> Write:
@@ -62,7 +65,11 @@ def parse_line(line: bytes, defaults: Write) -> Write:
         return dataclasses.replace(defaults, payload=parse_mutation(line))
     if unknown := data.keys() - LINE.keys():
         raise _refused(f"it has {', '.join(sorted(unknown))}; a line has op, key and set, or some of {', '.join(LINE)}")
-    if ("payload" in data) == ("payload_base64" in data):
+    payloads = [name for name in ("payload", "payload_base64") if name in data]
+    if data.get("action") in ("cancel", "reschedule"):
+        if payloads:
+            raise _refused(f"a {data['action']} has no payload")
+    elif len(payloads) != 1:
         raise _refused("it needs either payload or payload_base64, or op for a mutation")
     members = {name: value for name, value in data.items() if name in _TEXTS and value is not None}
     for name, value in members.items():
@@ -78,7 +85,7 @@ def parse_line(line: bytes, defaults: Write) -> Write:
         texts = _texts("headers", data["headers"], nulls=True)
         more = [(name, None if text is None else text.encode()) for name, text in texts.items()]
         members["headers"] = [*defaults.headers, *more]
-    payload = _payload(data, line)
+    payload = _payload(data, line) if payloads else None
     if isinstance(payload, bytes) and "payload" in data and defaults.content_type is None:
         members.setdefault("content_type", "application/json")
     return dataclasses.replace(defaults, payload=payload, **members)

@@ -32,6 +32,13 @@ READ_BYTES = 256 * 1024  # of NDJSON at a time: some thousand lines
 UNANSWERED = 16  # such pieces may wait for answers before the next is read
 SHOWN = 20  # lines that went wrong are shown one by one up to here; then only their number
 
+print_option = click.option(
+    "--print",
+    "tool",
+    type=click.Choice(["kcat", "console", "curl", "python"]),
+    help="Write nothing; show how another producer writes the same record.",
+)
+
 
 @click.command()
 @click.argument("namespace")
@@ -48,19 +55,14 @@ SHOWN = 20  # lines that went wrong are shown one by one up to here; then only t
 @click.option("--type", "type_", help="The record's type.")
 @click.option("--content-type", help="The payload's media type.")
 @click.option("--time", help="The write time, RFC 3339.  [default: now]")
-@click.option("--delay", help="Deliver this long after the write time, such as 10m.")
-@click.option("--jitter", help="Add up to so much to the delay.")
+@click.option("--delay", help="Deliver this long after the write time, such as 10m or PT10M.")
+@click.option("--jitter", help="Add up to so much, at random.")
 @click.option("--deliver-at", help="Deliver at this time, RFC 3339.")
 @click.option("--expiry", help="Do not deliver after this time, RFC 3339.")
 @click.option("--targets", help="Only for these targets, comma-separated.")
 @click.option("--header", "headers", multiple=True, metavar="NAME=VALUE", help="Another Kafka header.")
 @click.option("--timeout", type=click.FloatRange(min=0.1), default=10.0, show_default=True, help="Seconds to wait.")
-@click.option(
-    "--print",
-    "tool",
-    type=click.Choice(["kcat", "console", "curl", "python"]),
-    help="Write nothing; show how another producer writes the same record.",
-)
+@print_option
 @json_option
 @settings_options
 def write(
@@ -98,7 +100,7 @@ def write(
     Examples:
       walstream write flights 'any text' --key UA1545
       walstream write flights --row flight=UA1545 --set dep_delay=3 --set gate=null
-      walstream write flights --row flight=UA1545 --delete --delay 30d
+      walstream write flights --row flight=UA1545 --delete --delay 30d --jitter 1h
       walstream write flights --ndjson --file mutations.ndjson
       walstream write flights --row flight=UA1545 --set dep_delay=3 --print kcat
 
@@ -106,11 +108,10 @@ def write(
 
     With --ndjson a line is a mutation, {"op": "put", "key": {...}, "set": {...}}, or an object with payload or
     payload_base64 and what else is to be said: key, id, source, type, content_type, time, delay, jitter, deliver_at,
-    expiry, targets (a list), extensions, headers (objects). Options say what a line does not.
+    expiry, targets (a list), extensions, headers (objects). Options say what a line does not. A line with "action":
+    "cancel" or "reschedule" has no payload, and the id of the write in ref; what becomes of it is not waited for.
     """
-    from walstream.client.asynchronous import AsyncClient
     from walstream.client.write import Write
-    from walstream.kafka import KafkaConnection
 
     mutation = bool(row or sets or delete or table)
     given = [bool(mutation), payload is not None, file is not None and not ndjson]
@@ -139,24 +140,28 @@ def write(
     elif not ndjson:
         # Bytes, even where it is text: no content type is invented.
         write.payload = file.read() if file is not None else (payload or "").encode()
-    explicit = click.get_current_context().params.get("config") is not None
-    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # what it would say comes with the receipt
-    client = AsyncClient(
-        connection=KafkaConnection.from_settings(settings),
-        config=settings.config if explicit else None,
-        timeout=timeout,
-    )
+    client = make_client(settings, timeout)
     if tool is not None:
-        text = _elsewhere(client, namespace, write, tool)
-        if as_json:
-            print_json({"tool": tool, "text": text})
-        else:
-            click.echo(text)
+        elsewhere(client, namespace, write, tool, as_json=as_json)
     elif ndjson:
         summary = asyncio.run(_write_lines(client, namespace, file or click.get_binary_stream("stdin"), write))
         summary.show(namespace, as_json=as_json)
     else:
         _show(asyncio.run(_write_one(client, namespace, write)), as_json=as_json)
+
+
+def make_client(settings: Settings, timeout: float) -> AsyncClient:
+    """The client of a command."""
+    from walstream.client.asynchronous import AsyncClient
+    from walstream.kafka import KafkaConnection
+
+    explicit = click.get_current_context().params.get("config") is not None
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # what it would say comes with the receipt
+    return AsyncClient(
+        connection=KafkaConnection.from_settings(settings),
+        config=settings.config if explicit else None,
+        timeout=timeout,
+    )
 
 
 @dataclass
@@ -290,14 +295,19 @@ def _show(receipt: Receipt, *, as_json: bool) -> None:
         click.get_current_context().exit(1)
 
 
-def _elsewhere(client: AsyncClient, namespace: str, write: Write, tool: str) -> str:
+def elsewhere(client: AsyncClient, namespace: str, write: Write, tool: str, *, as_json: bool) -> None:
+    """Print how another tool writes the same record."""
     from walstream.cli.elsewhere import Elsewhere
     from walstream.client.ids import Ids
     from walstream.client.write import compose
 
     route = client.route(namespace)
     record = compose(write, route, id_=Ids().new() if write.id is None else write.id)
-    return Elsewhere(client.connection, route.topic, record).show(tool)
+    text = Elsewhere(client.connection, route.topic, record).show(tool)
+    if as_json:
+        print_json({"tool": tool, "text": text})
+    else:
+        click.echo(text)
 
 
 def _header(text: str) -> tuple[str, bytes | None]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import dataclasses
 import itertools
 import time as time_module
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -14,6 +16,7 @@ from aiokafka.errors import KafkaError
 
 from walstream.client.batch import Places
 from walstream.client.ids import Ids
+from walstream.client.listener import Listener
 from walstream.client.receipt import Durable, Receipt
 from walstream.client.sender import Sender, Timeout
 from walstream.client.write import SOURCE, Headers, Moment, Payload, Route, Span, Write, compose
@@ -81,6 +84,7 @@ class AsyncClient:
         self._sender = Sender(self.connection.aiokafka(), timeout=timeout)
         self._ids = Ids()
         self._counts: dict[str, asyncio.Task[int]] = {}
+        self._listeners: dict[str, Listener] = {}
 
     async def __aenter__(self) -> Self:
         return self
@@ -160,6 +164,117 @@ class AsyncClient:
             places.extend(await self.add(namespace, chunk))
         return await places.receipts()
 
+    async def cancel(
+        self,
+        namespace: str,
+        ref: str,
+        *,
+        key: bytes | str | None = None,
+        source: str | None = None,
+        id: str | None = None,
+        time: Moment | None = None,
+        wait: float | None = None,
+    ) -> Receipt:
+        """Cancel a write that is delayed, or that is still to come.
+
+        Parameters
+        ----------
+        ref
+            The id of the write.
+        key, source
+            Those of the write, or it is another one.
+        id
+            Of the cancel itself; a new UUIDv7 where there is none.
+        time
+            The write time. A cancel does nothing to what was said about the record after it.
+        wait
+            Seconds to wait for the answer, from when the cancel is durable. Left out: the answer is not waited for.
+
+        Returns
+        -------
+        Receipt
+            Of the cancel, with `Receipt.answer` where it was waited for and has come. It is safe to cancel again.
+        """
+        return await self.act(namespace, Write(None, key, id, source, time=time, action="cancel", ref=ref), wait)
+
+    async def reschedule(
+        self,
+        namespace: str,
+        ref: str,
+        *,
+        delay: Span | None = None,
+        deliver_at: Moment | None = None,
+        jitter: Span | None = None,
+        key: bytes | str | None = None,
+        source: str | None = None,
+        id: str | None = None,
+        time: Moment | None = None,
+        wait: float | None = None,
+    ) -> Receipt:
+        """Give another time to a write that is delayed, or that is still to come.
+
+        Parameters
+        ----------
+        delay
+            Counted from the write time of the reschedule, which is now where `time` is left out.
+        deliver_at
+            Instead of a delay.
+        jitter
+            As for `Write`.
+        ref, key, source, id, time, wait
+            As for `cancel`.
+        """
+        write = Write(
+            None,
+            key,
+            id,
+            source,
+            time=time,
+            delay=delay,
+            jitter=jitter,
+            deliver_at=deliver_at,
+            action="reschedule",
+            ref=ref,
+        )
+        return await self.act(namespace, write, wait)
+
+    async def act(self, namespace: str, write: Write, wait: float | None) -> Receipt:
+        """Write a cancel or reschedule, and wait so many seconds for what becomes of it, or not at all."""
+        if wait is None:
+            (receipt,) = await (await self.add(namespace, (write,))).receipts()
+            return receipt
+        write = dataclasses.replace(write, id=self._ids.new() if write.id is None else write.id)
+        route = self.route(namespace)
+        async with contextlib.AsyncExitStack() as stack:
+            try:
+                compose(write, route, id_=write.id or "", source=self.source)  # before anybody is asked anything
+                listener = await self._listener(namespace)
+                answered = await stack.enter_async_context(
+                    listener.listening(write.source or self.source, write.id or "")
+                )
+            except (WalstreamError, KafkaError, OSError) as error:
+                return self._unwritten(route, write, error)
+            (receipt,) = await (await self.add(namespace, (write,))).receipts()
+            if receipt.durable is Durable.FALSE:
+                return receipt
+            try:
+                receipt.answer = await answered(wait)
+            except Exception as error:  # the record is there all the same, and its receipt is not to be lost
+                receipt.error = receipt.error or error
+            else:
+                if receipt.answer is not None:
+                    receipt.durable, receipt.error = Durable.TRUE, None  # who is answered was read
+                elif receipt.error is None:
+                    receipt.error = Timeout(f"no answer within {wait:g} s; is a router running?")
+        return receipt
+
+    async def _listener(self, namespace: str) -> Listener:
+        topic = f"{namespace}.answers"
+        partitions = await self._partition_count(topic)
+        if topic not in self._listeners:
+            self._listeners[topic] = Listener(topic, partitions, self.connection.aiokafka(), timeout=self.timeout)
+        return self._listeners[topic]
+
     async def add(self, namespace: str, writes: Sequence[Write | Mutation | bytes]) -> Places:
         """Hand records over to be sent; waits only while too much is unsent, not for their answers."""
         places = Places()
@@ -197,6 +312,8 @@ class AsyncClient:
     async def close(self) -> None:
         """Wait for the answers that are outstanding, and disconnect."""
         await self._sender.close()
+        for listener in self._listeners.values():
+            await listener.close()
         for count in self._counts.values():
             count.cancel()
 

@@ -108,6 +108,50 @@ class Client:
             places.extend(self._run(self._client.add(namespace, chunk)))
         return self._run(places.receipts())
 
+    def cancel(
+        self,
+        namespace: str,
+        ref: str,
+        *,
+        key: bytes | str | None = None,
+        source: str | None = None,
+        id: str | None = None,
+        time: Moment | None = None,
+        wait: float | None = None,
+    ) -> Receipt:
+        """Cancel a write that is delayed, or that is still to come; as `AsyncClient.cancel`."""
+        return self._run(self._client.cancel(namespace, ref, key=key, source=source, id=id, time=time, wait=wait))
+
+    def reschedule(
+        self,
+        namespace: str,
+        ref: str,
+        *,
+        delay: Span | None = None,
+        deliver_at: Moment | None = None,
+        jitter: Span | None = None,
+        key: bytes | str | None = None,
+        source: str | None = None,
+        id: str | None = None,
+        time: Moment | None = None,
+        wait: float | None = None,
+    ) -> Receipt:
+        """Give another time to a write that is delayed, or is still to come; as `AsyncClient.reschedule`."""
+        return self._run(
+            self._client.reschedule(
+                namespace,
+                ref,
+                delay=delay,
+                deliver_at=deliver_at,
+                jitter=jitter,
+                key=key,
+                source=source,
+                id=id,
+                time=time,
+                wait=wait,
+            )
+        )
+
     def close(self) -> None:
         """Wait for the answers that are outstanding, and disconnect."""
         if self._loop.is_closed():

@@ -6,6 +6,7 @@ import enum
 from dataclasses import dataclass
 from typing import NoReturn, Self
 
+from walstream.answers import Answer
 from walstream.errors import NotDurable
 
 
@@ -34,7 +35,9 @@ class Receipt:
         Where the record is. None where that is not known: always unless `durable` is TRUE, and the offset also in the
         rare case that the broker only remembers that it has the record.
     error
-        Why `durable` is not TRUE, else None.
+        Why `durable` is not TRUE, or why there is no answer though one was waited for; else None.
+    answer
+        What became of a cancel or reschedule, where it was waited for.
 
     Examples
     --------
@@ -50,6 +53,7 @@ class Receipt:
     partition: int | None = None
     offset: int | None = None
     error: Exception | None = None
+    answer: Answer | None = None
 
     def raise_for_durability(self) -> Self:
         """Raise unless the record is surely in the log.

@@ -14,10 +14,12 @@ import orjson
 
 from walstream.errors import RecordRefused
 from walstream.headers import Header
+from walstream.identity import identity
 from walstream.murmur2 import partition_for
 from walstream.mutation import CONTENT_TYPE, TYPE, KeyTemplate, Mutation, key_mismatch, parse_mutation
+from walstream.pending import due_time
 from walstream.record import encode, plain_headers
-from walstream.units import parse_duration, parse_rfc3339
+from walstream.units import parse_duration, parse_iso_duration, parse_rfc3339
 
 SOURCE = "walstream/client"
 """The CloudEvents source of a client that was not told another. The same for every client: a record's identity holds
@@ -37,7 +39,7 @@ Span = timedelta | str | float
 Moment = datetime | str | int
 Headers = Sequence[Header]
 
-_PLAIN = (None,) * 6
+_PLAIN = ("write", None, None, None, None, None, None, None)
 _partition = lru_cache(maxsize=65_536)(partition_for)  # keys repeat, and murmur2 in Python costs microseconds
 
 
@@ -59,17 +61,23 @@ class Write:
     time
         The write time: a datetime with a time zone, RFC 3339 text, or microseconds since 1970. Left out: now.
     delay, jitter
-        Counted from the write time: a timedelta, text such as ``10m``, or seconds. A jitter is the most that is added.
+        Not to be delivered before this long after the write time: a timedelta, text such as ``10m`` or ``PT10M``, or
+        seconds. Up to the jitter is added, at random, but the same whenever the record is written again; it may be
+        given alone.
     deliver_at
         When to deliver, instead of a delay; as `time`.
     expiry
-        Not to be delivered after this time; as `time`.
+        Not to be delivered after this time; as `time`. Where it is not later than when the record is due, the record is
+        never delivered.
     targets
         Names of the targets that the record is for; left out: all.
     extensions
         More CloudEvents attributes, such as ``traceparent``.
     headers
         More Kafka headers, which travel untouched.
+    action, ref
+        ``cancel`` or ``reschedule`` is about another write of the same key and source: the one with the id `ref`. The
+        payload is then None, and of a reschedule the delay counts from its own write time.
     """
 
     payload: Payload
@@ -86,6 +94,8 @@ class Write:
     targets: Collection[str] | None = None
     extensions: Mapping[str, str] | None = None
     headers: Headers = ()
+    action: str = "write"
+    ref: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,17 +130,23 @@ class Composed(NamedTuple):
         Its id, made here if none was given.
     key, value, headers
         Of the Kafka record.
+    ref
+        The id of the write that a cancel or reschedule is about.
     """
 
     id: str
     key: bytes | None
     value: bytes | None
     headers: list[Header]
+    ref: str | None = None
 
     def partition(self, partitions: int) -> int:
-        """The partition, of so many, that the record belongs to: by its key, and without one by its id."""
+        """The partition, of so many, that the record belongs to.
+
+        By its key, and without one by its id. A cancel or reschedule goes where the write went that it is about.
+        """
         if self.key is None:
-            return partition_for(self.id.encode(), partitions)
+            return partition_for((self.ref or self.id).encode(), partitions)
         return _partition(self.key, partitions)
 
 
@@ -175,27 +191,35 @@ def _compose(write: Write, route: Route, id_: str, source: str) -> Composed:
             raise RecordRefused("bad-data", f"the payload is neither bytes nor JSON: {error}") from error
     if type_ == TYPE or isinstance(payload, Mutation):
         key = _mutation_key(payload if isinstance(payload, Mutation) else parse_mutation(value), key, route)
-    source, type_ = write.source or source, type_ or RECORD_TYPE
-    moment = time.time_ns() // 1000 if write.time is None else _moment("time", write.time)
+    source = write.source or source
+    written = time.time_ns() // 1000 if (moment := _moment("time", write.time)) is None else moment
+    asked = write.action, write.ref, write.delay, write.jitter, write.deliver_at, write.expiry
     headers: list[Header]
-    if (write.delay, write.jitter, write.deliver_at, write.expiry, write.targets, write.extensions) == _PLAIN:
-        headers = plain_headers(id_, source, type_, moment, content_type)
+    if (*asked, write.targets, write.extensions) == _PLAIN:
+        headers = plain_headers(id_, source, type_ or RECORD_TYPE, written, content_type)
     else:
+        delay, jitter = _span("delay", write.delay), _span("jitter", write.jitter)
+        deliver_at = _moment("deliver-at", write.deliver_at)
+        if write.action != "write" and value is not None:
+            raise RecordRefused("bad-data", f"a {write.action} has no payload")
         headers = encode(
             value,
             key=key,
             id=id_,
             source=source,
-            type=type_,
-            time=moment,
+            type=type_ or (RECORD_TYPE if write.action == "write" else f"walstream.{write.action}"),
+            time=written,
             content_type=content_type,
-            delay=_span("delay", write.delay),
-            jitter=_span("jitter", write.jitter),
-            deliver_at=_moment("deliver-at", write.deliver_at),
+            action=write.action,
+            ref=write.ref,
+            delay=delay,
+            jitter=jitter,
+            deliver_at=deliver_at,
             expiry=_moment("expiry", write.expiry),
             targets=write.targets,
             extensions=write.extensions,
         ).headers
+        due_time(written, identity(key, source, write.ref or id_), delay, deliver_at, jitter)  # it must be a time
     if write.headers:
         _check_headers(write.headers)
         headers += write.headers
@@ -204,7 +228,7 @@ def _compose(write: Write, route: Route, id_: str, source: str) -> Composed:
         size += sum(len(name) + len(data or b"") for name, data in headers)
         if size > route.max_record:
             raise RecordRefused("too-large", f"key, value and headers have more than {route.max_record} bytes")
-    return Composed(id_, key, value, headers)
+    return Composed(id_, key, value, headers, write.ref)
 
 
 def _mutation_key(mutation: Mutation, key: bytes | None, route: Route) -> bytes | None:
@@ -229,13 +253,16 @@ def _check_headers(headers: Headers) -> None:
             raise RecordRefused("reserved-header", f"the header {name} is an attribute's, or reserved")
 
 
+_ISO = frozenset("P+-")  # how a duration of ISO 8601 begins; its parser also says best what a sign is not
+
+
 def _span(name: str, value: Span | None) -> int | None:
     """Turn a length of time into microseconds."""
     if value is None:
         return None
     if isinstance(value, str):
         try:
-            return parse_duration(value) * 1000
+            return parse_iso_duration(value) if value[:1] in _ISO else parse_duration(value) * 1000
         except ValueError as error:
             raise RecordRefused("bad-duration", f"{name}: {error}") from error
     seconds = value.total_seconds() if isinstance(value, timedelta) else value
