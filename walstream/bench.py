@@ -35,6 +35,7 @@ UNANSWERED = 64  # such chunks may wait for their answers
 LOOKS = 20  # records of a batch whose age a watcher looks at: reading all headers would make it late itself
 LAG_EVERY = 1.0  # s
 POOL = 4 << 20  # bytes of which payloads are cut: making random ones costs more than writing them
+ROUTER = "router"
 KEEPS_UP = 2.0  # a lag that is worth fewer seconds than this is no lag
 
 Progress = Callable[[str, float, float], object]
@@ -144,8 +145,20 @@ class Findings:
 
     def held(self, lag: Lag) -> float:
         """Records a second that a stage got through while there was more to do; what came in, where it kept up."""
+        router = next((each for each in self.lags if each.role == ROUTER and each is not lag), None)
+        came = self.rate if router is None else self.held(router)  # targets get no more than the router lets through
         grown = 0 if self.keeps_up(lag) else lag.after - lag.before
-        return max(0.0, self.rate - grown / self.seconds) if self.seconds else 0.0
+        return max(0.0, came - grown / self.seconds) if self.seconds else 0.0
+
+    @property
+    def holds(self) -> float:
+        """Records a second that went all the way; it may be able to do more, where nobody was behind."""
+        return min([self.rate, *(self.held(lag) for lag in self.lags)])
+
+    @property
+    def limits(self) -> list[str]:
+        """The stages that fell behind; without any, the namespace may hold more than was written."""
+        return [lag.role for lag in self.lags if not self.keeps_up(lag)]
 
     def document(self) -> dict[str, Any]:
         """The same for JSON."""
@@ -153,6 +166,8 @@ class Findings:
             "written": {name: self.answers[name] for name in ("true", "false", "unknown")},
             "seconds": round(self.seconds, 3),
             "acknowledged_per_s": round(self.rate, 1),
+            "holds_per_s": round(self.holds, 1),
+            "limited_by": self.limits,
             "latency_ms": self.latencies,
             "stages": [
                 {
@@ -290,7 +305,7 @@ async def _drain(
     while len(drained) < len(before) and time.monotonic() - begun < patience:
         stages = await _stages(namespace, connection, shard)
         for role, status in stages.items():
-            if not status.lag and (role == "router" or "router" in drained):
+            if not status.lag and (role == ROUTER or ROUTER in drained):
                 drained.setdefault(role, time.monotonic() - begun)
         tell("waiting for who is behind", len(drained), len(before))
         if len(drained) < len(before):

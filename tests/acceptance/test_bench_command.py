@@ -30,6 +30,7 @@ def test_it_says_what_was_written_how_late_it_came_and_who_kept_up(make_sandbox:
     found = json.loads(done.stdout)
     written = found["written"]["true"]
     assert 500 <= written <= 700 and found["written"] == {"true": written, "false": 0, "unknown": 0}
+    assert found["limited_by"] == [] and found["holds_per_s"] == found["acknowledged_per_s"]
     latency = found["latency_ms"]
     assert latency.keys() == {"acknowledged", "in the log", f"at {COPY}"}
     for times in latency.values():
@@ -50,4 +51,5 @@ def test_who_does_not_run_falls_behind(make_sandbox: Callable[..., Sandbox]) -> 
     assert done.returncode == 0, done.stderr
     (router,) = (stage for stage in json.loads(done.stdout)["stages"] if stage["role"] == "router")
     assert router["workers"] == 0 and router["drained_after_s"] is None
+    assert "router" in json.loads(done.stdout)["limited_by"]
     assert router["lag_after"] > 1_000 and not router["keeps_up"] and router["held_per_s"] < 200

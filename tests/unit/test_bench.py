@@ -53,6 +53,14 @@ def test_who_falls_behind_held_less_than_was_written() -> None:
     assert not findings.keeps_up(lag(0, 6_000)) and findings.held(lag(0, 6_000)) == 400
 
 
+def test_what_it_holds_is_what_the_slowest_lets_through() -> None:
+    findings = Findings(Counter({"true": 10_000}), seconds=10.0, lags=[lag(0, 100)])
+    assert findings.holds == 1_000 and not findings.limits
+    findings.lags = [lag(0, 4_000), Lag("copy", 0, 3_000, 3_000, None, 1)]
+    # The target got 600 of the 1,000 a second, and was left behind by 300 of those.
+    assert findings.holds == 300 and findings.limits == ["router", "copy"]
+
+
 def test_nothing_written_is_no_rate() -> None:
     assert Findings().rate == 0 and Findings().held(lag(0, 10)) == 0
 
