@@ -20,11 +20,12 @@ from walstream.apply import apply
 from walstream.changes import Action
 from walstream.config import load_connections, load_namespaces
 from walstream.dedup import decode_row, span_of
+from walstream.delayed import Kind, kind_of
 from walstream.engine.table_writer import SEGMENT
 from walstream.engine.topology import TableSpec
 from walstream.identity import identity
 from walstream.kafka import KafkaConnection
-from walstream.router import table_names
+from walstream.schedule import MARK
 from walstream.testing.history import Answer, Content, History, Progress, Target, foreign
 from walstream.testing.invariants import Violation, explain, violations
 from walstream.testing.ledger import Ledger
@@ -237,6 +238,22 @@ class Sandbox:
         """How many offsets a stage is behind its source."""
         return self.readback.lag(self.group(stage), self.source(stage))
 
+    def pending(self) -> int:
+        """How many delayed records are in the schedule, as its changelog says."""
+        rows = {(row.partition, row.key): row.value for row in self.readback.records(f"{self.name}.schedule.changelog")}
+        return sum(
+            key != MARK and value is not None and kind_of(value) is Kind.WRITE for (_, key), value in rows.items()
+        )
+
+    @property
+    def _waits(self) -> bool:
+        """Whether something was written that may be pending."""
+        return any(
+            name in ("ce_waldelay", "ce_waldeliverat", "ce_waljitter")
+            for written in self.ledger.written()
+            for name, _ in written.content.headers
+        )
+
     def position(self, stage: str) -> int:
         """Sum of the offsets that a stage has committed; 0 while there is no answer."""
         try:
@@ -254,6 +271,10 @@ class Sandbox:
         """
         begun = time.monotonic()
         for stage in stages or ("router", *self.targets):  # the router first: what it does is lag of the targets
+            if stage != "router" and self._waits:
+                wait_until(
+                    lambda: self.pending() == 0, timeout, lambda: f"nothing is pending, {self.pending()} are", every=0.5
+                )
 
             def drained(stage: str = stage) -> bool:
                 self.raise_if_crashed()
@@ -272,7 +293,7 @@ class Sandbox:
         """Note what every stage has committed, and how far its outputs reach (see `Progress`)."""
         ends = self.readback.ends
         for stage in ("router", COPY):
-            outputs = {"log": self.log, "dlq": f"{self.name}.dlq"}
+            outputs = {"log": self.log, "dlq": f"{self.name}.dlq", "answers": f"{self.name}.answers"}
             if stage == COPY:
                 outputs = {"target": self.copy, "dlq": f"{self.name}.{COPY}.dlq"}
             committed = self.readback.committed(self.group(stage), self.source(stage))
@@ -310,6 +331,9 @@ class Sandbox:
             targets=[Target(COPY, records(self.copy), records(f"{self.name}.{COPY}.dlq"), once=True)],
             progress=list(self._samples),
             lag={stage: self.lag(stage) for stage in ("router", *self.targets)},
+            answers=records(f"{self.name}.answers"),
+            pending=self.pending(),
+            ended=int(time.time() * 1000),
         )
 
     def rows(self, table: str) -> dict[Key, Row]:
@@ -342,9 +366,12 @@ class Sandbox:
         for worker in self.workers:
             worker.stop()
         namespace = load_namespaces(self.folder / "config")[self.name]
-        names, changelogs = table_names(namespace), topics.router_changelogs(namespace)
-        tables = [TableSpec(names[0], changelogs["dedup"].name, span=span_of(namespace.dedup.window))]
-        tables.append(TableSpec(names[1], changelogs["times"].name))
+        changelogs = topics.router_changelogs(namespace)
+        spans = {"dedup": span_of(namespace.dedup.window)}
+        tables = [
+            TableSpec(f"{self.name}.{table}", changelog.name, span=spans.get(table, 0))
+            for table, changelog in changelogs.items()
+        ]
         found: list[Violation] = []
         rows = 0
         for worker in self.workers:

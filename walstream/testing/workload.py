@@ -1,7 +1,7 @@
 """What test producers write: random CloudEvents made by hand, from a seed.
 
 Mutations of a few rows, put and deleted, often several in one millisecond; opaque payloads for a target that takes
-anything; records written twice; and, where asked for, rubbish.
+anything; records written twice; and, where asked for, delayed records with cancels and reschedules, and rubbish.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import json
 import random
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 
 from walstream.testing.history import Content, Headers
@@ -70,6 +70,11 @@ class Workload:
         Share of records that the router must refuse.
     opaque_to
         The target that opaque payloads are meant for; None leaves them out.
+    delayed
+        Share of records that have a delay, a time, a jitter or an expiry. About a third as many cancels and reschedules
+        are about them: newer and older ones, after the record and before it.
+    longest
+        The longest delay, s; the longest jitter is half of it.
     """
 
     def __init__(
@@ -81,13 +86,17 @@ class Workload:
         again: float = 0.05,
         rubbish: float = 0.0,
         opaque_to: str | None = "copy",
+        delayed: float = 0.0,
+        longest: float = 3.0,
     ) -> None:
         self._random = random.Random(f"{seed} {source}")
         self._source, self._keys, self._again, self._rubbish = source, keys, again, rubbish
-        self._opaque_to = opaque_to
+        self._opaque_to, self._delayed, self._longest = opaque_to, delayed, longest
         self._count = 0
         self._last_us = 0
         self._recent: deque[Content] = deque(maxlen=1_000)
+        self._waiting: deque[Content] = deque(maxlen=200)  # delayed, and have a key: something may be said about them
+        self._held: deque[Content] = deque()  # about which something was said before they are written
 
     def __iter__(self) -> Iterator[tuple[Content, bool]]:
         return self
@@ -100,9 +109,63 @@ class Workload:
         self._count += 1
         if rng.random() < self._rubbish:
             return rng.choice(RUBBISH)(f"{self._source}/rubbish", f"{self._count}"), False
-        content = self._opaque() if self._opaque_to is not None and rng.random() < 0.2 else self._mutation()
+        if self._held and rng.random() < 0.3:
+            content = self._held.popleft()
+        elif self._waiting and rng.random() < self._delayed / 3:
+            content = self._action(rng.choice(self._waiting))
+        else:
+            content = self._opaque() if self._opaque_to is not None and rng.random() < 0.2 else self._mutation()
+            if rng.random() < self._delayed:
+                content = self._later(content)
         self._recent.append(content)
         return content, True
+
+    def _later(self, content: Content) -> Content:
+        """The record with a delay; or an action about it, where it is to come later."""
+        rng, now = self._random, time.time_ns() // 1_000
+        attributes: dict[str, str] = rng.choice(
+            (
+                {"waldelay": self._amount(self._longest)},
+                {"waldelay": self._amount(self._longest)},
+                {"waldeliverat": rfc3339(now + self._moment())},
+                {"waljitter": self._amount(self._longest / 2)},
+            )
+        )
+        if rng.random() < 0.3:
+            attributes["waljitter"] = self._amount(self._longest / 2)
+        if rng.random() < 0.15:
+            attributes["expirytime"] = rfc3339(now + self._moment())
+        content = _with(content, attributes)
+        if content.key is None:
+            return content
+        self._waiting.append(content)
+        if rng.random() < 0.1:
+            self._held.append(content)
+            return self._action(content)
+        return content
+
+    def _action(self, about: Content) -> Content:
+        """A cancel or a reschedule, mostly written just now, sometimes long ago or when the record was."""
+        rng, now = self._random, time.time_ns() // 1_000
+        self._count += 1
+        given = {name: text.decode() for name, text in about.headers if name.startswith("ce_") and text is not None}
+        when = rng.choice((rfc3339(now), rfc3339(now), rfc3339(now - 3_600_000_000), given.get("ce_time")))
+        attributes = {"walref": given["ce_id"]} | ({} if when is None else {"time": when})
+        if rng.random() < 0.5:
+            attributes["walaction"] = "cancel"
+        else:
+            later = {"waldelay": self._amount(self._longest)}, {"waldeliverat": rfc3339(now + self._moment())}
+            attributes |= {"walaction": "reschedule", **rng.choice(later)}
+            if rng.random() < 0.3:
+                attributes["waljitter"] = self._amount(self._longest / 2)
+        return cloud_event(about.key, None, id=f"{self._count}", source=self._source, **attributes)
+
+    def _amount(self, most: float) -> str:
+        return f"PT{self._random.uniform(0, most):.3f}S"
+
+    def _moment(self) -> int:
+        """Microseconds from now, or that have passed."""
+        return int(self._random.uniform(-0.3, 1) * self._longest * 1_000_000)
 
     def _flight(self) -> str:
         return f"{self._source}/{0 if self._random.random() < 0.1 else self._random.randrange(self._keys)}"
@@ -144,6 +207,11 @@ class Workload:
         )
 
 
+def _with(content: Content, attributes: Mapping[str, str]) -> Content:
+    added: Headers = tuple((f"ce_{name}", text.encode()) for name, text in attributes.items())
+    return content._replace(headers=content.headers + added)
+
+
 def _without(content: Content, name: str) -> Content:
     return content._replace(headers=tuple(header for header in content.headers if header[0] != name))
 
@@ -163,6 +231,14 @@ RUBBISH: list[Callable[[str, str], Content]] = [
     lambda source, id: cloud_event(
         b"k", b"", id=id, source=source, waldelay="PT1S", waldeliverat="2013-01-01T00:00:00Z"
     ),
+    lambda source, id: cloud_event(b"k", b"", id=id, source=source, waldelay="-PT1S"),
+    lambda source, id: cloud_event(b"k", b"", id=id, source=source, waldelay="P1M"),
+    lambda source, id: cloud_event(b"k", b"", id=id, source=source, waldelay="P420000W"),
+    lambda source, id: cloud_event(b"k", b"", id=id, source=source, waljitter="PT"),
+    lambda source, id: cloud_event(b"k", b"", id=id, source=source, waldeliverat="2027-02-29T00:00:00Z"),
+    lambda source, id: cloud_event(b"k", b"", id=id, source=source, walaction="cancel"),
+    lambda source, id: cloud_event(b"k", b"", id=id, source=source, walaction="reschedule", walref="1"),
+    lambda source, id: cloud_event(b"k", b"", id=id, source=source, walref="1"),
     lambda source, id: cloud_event(b"k", b"not JSON", id=id, source=source, type="walstream.mutation"),
     lambda source, id: mutation("wrong", {"op": "put", "table": STATE, "set": {}}, id=id, source=source)._replace(
         key=b"another key than the row's"
