@@ -2,7 +2,7 @@
 # make test       the tests, in under five minutes; PYTEST="-k dedup" hands on options
 # make test-all   all tests: also the long chaos runs, and containers where a Docker engine answers
 # make lint       ruff, mypy and the import rules
-# make bench      walstream against what else one could take, for hours; BENCH="router --rounds 3" chooses a figure
+# make bench      walstream against what else one could take, in about an hour; BENCH="router --rounds 3" chooses a figure
 # make clean      removes the virtual environment, data of local servers, and what tools keep
 #
 # Each makes its virtual environment (.venv) and installs what it needs into it. PYTHON=python3.13 chooses another Python.

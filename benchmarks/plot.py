@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from xml.sax.saxutils import escape
 
-LEFT, WIDTH, BAR, GAP, TOP = 220, 420, 18, 10, 56
-PANEL = LEFT + WIDTH + 90
+LEFT, WIDTH, BAR, GAP, TOP = 290, 400, 18, 10, 56
+PANEL = LEFT + WIDTH + 80
+FAR = 4.0  # times the median of the panel: a bar that would be longer is cut there, or one hides what all others are
 OURS, OTHERS = "#2a6f97", "#a3b1bd"
 STYLE = "text{font:13px sans-serif;fill:#333} .title{font-weight:bold;font-size:15px} .small{font-size:12px}"
 
@@ -34,11 +35,12 @@ def bars(path: Path, title: str, panels: Mapping[str, Mapping[str, Sequence[floa
 
 
 def _panel(name: str, panel: Mapping[str, Sequence[float]]) -> str:
-    most = max(max(values) for values in panel.values())
+    middles = sorted(sorted(values)[len(values) // 2] for values in panel.values())
+    most = min(max(max(values) for values in panel.values()), FAR * middles[len(middles) // 2])
     parts = [f'<text class="small" x="{LEFT}" y="44">{escape(name)}</text>']
     for row, (contender, values) in enumerate(panel.items()):
         y, middle = TOP + row * (BAR + GAP), sorted(values)[len(values) // 2]
-        low, high, end = (LEFT + WIDTH * value / most for value in (min(values), max(values), middle))
+        low, high, end = (LEFT + WIDTH * min(value / most, 1) for value in (min(values), max(values), middle))
         colour = OURS if contender.startswith("walstream") else OTHERS
         text = f"{middle:,.0f}" if middle >= 100 else f"{middle:.1f}"
         parts += [
@@ -47,4 +49,6 @@ def _panel(name: str, panel: Mapping[str, Sequence[float]]) -> str:
             f'<path d="M{low:.1f} {y + BAR / 2}H{high:.1f}" stroke="#111" stroke-width="2"/>',
             f'<text class="small" x="{max(high, end) + 6:.1f}" y="{y + 14}">{text}</text>',
         ]
+        if middle > most:
+            parts.append(f'<path d="M{LEFT + WIDTH - 24} {y + BAR + 2}l8 -{BAR + 4}" stroke="white" stroke-width="4"/>')
     return "\n".join(parts)

@@ -114,6 +114,12 @@ def test_a_plot_is_drawn_with_a_bar_for_everybody(tmp_path: Path) -> None:
     assert drawn.count("18") == 3
 
 
+def test_a_bar_that_would_dwarf_all_others_is_cut(tmp_path: Path) -> None:
+    bars(tmp_path / "plot.svg", "title", {"cpu": {"walstream": [5.0], "other": [9.0], "slow": [400.0]}})
+    text = (tmp_path / "plot.svg").read_text()
+    assert text.count('stroke="white"') == 1 and ">400<" in text
+
+
 def drained(rate: float, cpu: float = 1.0, **more: float) -> dict[str, float]:
     common = {"records": 2_000_000, "complete": True, "total_cpu": 9.0, "broker_cpu": 2.0, "others": 0.0}
     return {"rate": rate, "cpu": cpu, "peak_rss": 200 << 20, **common, **more}
