@@ -293,7 +293,10 @@ def _others(measurements: Measurements) -> Iterator[str]:
     for entry in _latest_of_each(measurements, figures):
         title = f"{entry['figure']}: {_settings(entry)}"
         yield f"## {title[0].upper()}{title[1:]}\n\n{_where(entry)}\n\n"
-        numbers = [(name, Spread(values).text(2)) for name, values in flat(entry["measured"]).items()]
+        numbers = [
+            (name or "value", Spread(values).text(0 if min(values) >= 100 else 2))
+            for name, values in flat(entry["measured"]).items()
+        ]
         yield _markdown(("what", "measured"), numbers) + "\n"
 
 
