@@ -207,10 +207,10 @@ def table() -> None:
     write(click.get_current_context().obj)
 
 
-FEW = {"records": 1_000_000, "rounds": 3, "only": ("walstream router", "by hand", "exactly_once_v2, 2")}
+FEW = {"records": 600_000, "rounds": 3, "warm": 0.4, "only": ("walstream router", "by hand", "exactly_once_v2, 2")}
 EVERYTHING: tuple[tuple[click.Command, dict[str, Any]], ...] = (
     (router, {}),
-    (delivery, {}),
+    (delivery, {"records": 1_000_000}),
     (cassandra, {"records": 100_000, "rounds": 3}),
     (latency, {}),
     (quiet, {}),

@@ -209,8 +209,9 @@ one figure, `.venv/bin/python -m benchmarks --help` lists them.
   record with four more headers, the table and the changelog. The router also assigns effective times, and does all of
   it in transactions; so does Kafka Streams with `exactly_once_v2`, and nobody else.
 - What came out is counted, and compared with what went in: a sample of one in 256, byte by byte.
-- **Warm** is what comes after the first quarter, for everybody. CPU is that of all processes and threads of a
-  contender. A slow contender is stopped after 20 s, and measured by what it got done; its row says how much that was.
+- **Warm** is what comes after the share of the records that is called `warm`, for everybody alike. CPU is that of all
+  processes and threads of a contender. A slow contender is stopped after 20 s, and measured by what it got done; its
+  row says how much that was.
 - Figures are medians; in parentheses, the range of the rounds. A ratio is taken round by round.
 - The loop by hand is aiokafka with batches of 1 MB, RocksDB with bloom filters, and the garbage collector tamed. Kafka
   Streams is the Processor API with batches of 256 KiB, the parallel collector, and commits each second with
@@ -256,12 +257,15 @@ def _where(entry: Entry) -> str:
     )
 
 
+SIZES = ("records", "rounds", "warm")
+
+
 def _latest_of_each(measurements: Measurements, figures: Sequence[str]) -> Iterator[Entry]:
     """Of everything that differs in more than its size, the latest."""
     found: dict[tuple[Any, ...], Entry] = {}
     for entry in measurements.entries:
         if entry["figure"] in figures:
-            kind = {name: value for name, value in entry["settings"].items() if name not in ("records", "rounds")}
+            kind = {name: value for name, value in entry["settings"].items() if name not in SIZES}
             found[entry["figure"], str(sorted(kind.items()))] = entry
     yield from sorted(found.values(), key=lambda each: figures.index(each["figure"]))
 

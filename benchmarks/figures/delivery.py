@@ -28,7 +28,7 @@ def measure(
     """Let a router write a log, let everybody deliver it in turns, and report."""
     results = Results(
         "delivery to Kafka",
-        {"records": records, "rounds": count, "partitions": partitions, "duplicates": shape.duplicates},
+        {"records": records, "rounds": count, "partitions": partitions, "duplicates": shape.duplicates, "warm": warm},
         cluster.out,
     )
     deployment, distinct = routed(cluster, "delivery", records, partitions, "none", shape)

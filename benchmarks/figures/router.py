@@ -36,6 +36,7 @@ def measure(
         "partitions": partitions,
         "compression": compression,
         "duplicates": shape.duplicates,
+        "warm": warm,
     }
     results = Results("router", settings, cluster.out)
     everybody = contenders(cluster, partitions)
