@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import random
 import struct
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -11,6 +14,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from walstream import schedule as module
+from walstream.engine.store import Store
+from walstream.engine.table_writer import TableWriter
+from walstream.engine.topology import TableSpec
 from walstream.errors import StateMismatch
 from walstream.schedule import MARK, Schedule, decode_key, first_key, key_of
 
@@ -184,6 +190,43 @@ def test_what_is_held_in_memory_is_bounded() -> None:
         assert len(schedule._ahead) <= 32
         assert sum(len(value) for _, value in schedule._ahead) <= 200
     assert len(list(drained(schedule, table, 2_000))) == 500
+
+
+class Changelog:
+    def append(self, timestamp: int, key: bytes, value: bytes | None) -> None:
+        """Nobody reads it here."""
+
+
+def test_over_a_real_store(tmp_path: Path) -> None:
+    """With a checkpoint that is being committed while the next one goes on, and another owner in the middle."""
+    spec = TableSpec("schedule", "schedule.changelog", ordered=True)
+    store = Store(tmp_path / "0", [spec])
+    changelog: Any = Changelog()
+    rng = random.Random(1)
+    waiting = {(rng.randrange(50_000), sequence): b"%d" % sequence for sequence in range(5_000)}
+    table, committing = TableWriter(spec, store, changelog, []), None
+    schedule = Schedule.open(table, NOW)
+    for (due, sequence), value in waiting.items():
+        schedule.add(table, due, sequence, value, NOW)
+    for now in range(0, 50_000, 2_500):
+        schedule.finish(table, NOW)
+        if committing is not None:
+            store.write({"schedule": committing.writes}, {})
+        committing, table = table, TableWriter(spec, store, changelog, [table.writes])
+        if now == 25_000:
+            store.write({"schedule": committing.writes}, {})
+            store.close()
+            store, committing = Store(tmp_path / "0", [spec]), None
+            table = TableWriter(spec, store, changelog, [])
+            schedule = Schedule.open(table, NOW)
+        while taken := schedule.take_due(table, now, 300, NOW):
+            assert taken == [(*key, waiting.pop(key)) for key in sorted(waiting)[: len(taken)]]
+        assert schedule.next_due() == min(waiting)[0] > now
+        for (due, sequence), value in list(waiting.items())[::10]:
+            schedule.move(table, due, sequence, due // 2 + now // 2 + 1, NOW)
+            waiting[due // 2 + now // 2 + 1, sequence] = waiting.pop((due, sequence))
+            assert value
+    store.close()
 
 
 def test_the_mark_moves_only_where_the_first_row_does() -> None:
