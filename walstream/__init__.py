@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from walstream.answers import Answer
     from walstream.client.asynchronous import AsyncClient
     from walstream.client.blocking import Client
     from walstream.client.receipt import Durable, Receipt
@@ -28,6 +29,7 @@ __all__ = [
     "RETRY",
     "SKIPPED",
     "TARGET_DOWN",
+    "Answer",
     "AsyncClient",
     "Client",
     "ConfigurationError",
@@ -49,6 +51,7 @@ __all__ = [
 ]
 
 _MODULES = {
+    "answers": ("Answer",),
     "client.asynchronous": ("AsyncClient",),
     "client.blocking": ("Client",),
     "client.receipt": ("Durable", "Receipt"),

@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import NoReturn
 
 from walstream.errors import RecordRefused
-from walstream.units import format_rfc3339, parse_rfc3339
+from walstream.units import MAX_US, format_rfc3339, parse_rfc3339
 
 SPECVERSION = "1.0"
 REQUIRED = ("ce_specversion", "ce_id", "ce_source", "ce_type")
@@ -65,6 +65,8 @@ def write_duration(name: str, microseconds: int) -> bytes:
     """An attribute that is a duration, in microseconds, as ISO 8601."""
     if microseconds < 0:
         raise RecordRefused("bad-duration", f"the attribute {name} is negative")
+    if microseconds > MAX_US:
+        raise RecordRefused("bad-duration", f"the attribute {name} is longer than ten thousand years")
     seconds, fraction = divmod(microseconds, 1_000_000)
     return (f"PT{seconds}.{fraction:06}S" if fraction else f"PT{seconds}S").encode()
 

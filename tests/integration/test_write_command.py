@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from functools import partial
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -65,6 +66,7 @@ RECORDS = {
     "text": ["grüße, | ~ 'you'", "--key", "a b", "--header", "n=1", "--header", "nothing", "--targets", "base,copy"],
     "keyless": ["payload", "--type", "flight.changed", "--content-type", "text/plain"],
     "empty": ["", "--key", "k"],
+    "cancel": ["cancel", "w-1", "--key", "UA1", "--source", "/ops"],
 }
 
 
@@ -90,8 +92,8 @@ def run(brokers: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, namespace
     monkeypatch.setenv("WALSTREAM_BROKERS", brokers)
     monkeypatch.setenv("WALSTREAM_CONFIG", str(tmp_path))
 
-    def run(*arguments: str, stdin: bytes | None = None) -> Result:
-        return CliRunner().invoke(main, ["write", namespace, *arguments], input=stdin)
+    def run(*arguments: str, command: str = "write", stdin: bytes | None = None) -> Result:
+        return CliRunner().invoke(main, [command, namespace, *arguments], input=stdin)
 
     return run
 
@@ -217,14 +219,18 @@ def same(run: Run, records: Callable[[], list[Observed]], tmp_path: Path) -> Cal
 
     def same(tool: str, record: list[str]) -> None:
         arguments = [*record, "--id", "1", "--time", "2013-01-01T00:00:00Z"]
-        printed = run(*arguments, "--print", tool)
+        walstream = run
+        if record[0] == "cancel":
+            arguments = [*record[1:], "--action-id", "1", "--time", "2013-01-01T00:00:00Z", "--wait", "0s"]
+            walstream = partial(run, command="cancel")
+        printed = walstream(*arguments, "--print", tool)
         assert printed.exit_code == 0, printed.output
         command = [sys.executable, "-c"] if tool == "python" else ["sh", "-c"]
         path = f"{tmp_path}:{os.environ['PATH']}"
         subprocess.run([*command, printed.stdout], check=True, env={**os.environ, "PATH": path}, timeout=60)
         theirs = records()
         assert len(theirs) == 1
-        assert run(*arguments).exit_code == 0
+        assert walstream(*arguments).exit_code == 0
         both = records()
         assert len(both) == 2
         one, other = contents(both)

@@ -14,7 +14,7 @@ from walstream.attributes import is_name, read_time
 from walstream.errors import RecordRefused
 from walstream.headers import Header, strip_headers
 from walstream.record import encode, parse
-from walstream.units import parse_rfc3339
+from walstream.units import MAX_US, parse_rfc3339
 
 REQUIRED: list[Header] = [
     ("ce_specversion", b"1.0"),
@@ -401,6 +401,12 @@ def test_a_value_is_not_taken_for_an_event_beside_attributes() -> None:
         ({"action": "cancel"}, "bad-ref"),
         ({"delay": -1}, "bad-duration"),
         ({"jitter": -1}, "bad-duration"),
+        ({"jitter": MAX_US + 1}, "bad-duration"),
+        ({"expiry": 10**18}, "bad-time"),
+        ({"action": "cancel", "ref": ""}, "empty-attribute"),
+        ({"action": "undo", "ref": "1"}, "bad-action"),
+        ({"ref": "1"}, "bad-ref"),
+        ({"action": "reschedule", "ref": "1"}, "bad-schedule"),
         ({"delay": 1, "deliver_at": 1}, "bad-schedule"),
         ({"time": 10**18}, "bad-time"),
         ({"targets": []}, "empty-attribute"),
