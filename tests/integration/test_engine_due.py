@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka import AIOKafkaConsumer
 from aiokafka.structs import TopicPartition
 from faust.types import TP
 
@@ -19,6 +19,7 @@ from walstream.engine.checkpoint import Checkpoint
 from walstream.engine.clock import Clock
 from walstream.engine.fetch import Fetch
 from walstream.engine.gate import Gate
+from walstream.engine.producer import TransactionalProducer
 from walstream.engine.task import State, Task
 from walstream.engine.topology import TableSpec, Topology
 
@@ -156,19 +157,19 @@ async def test_timers_fire_once_and_never_early_whoever_crashes(
     make_owner: Callable[[], Owner], brokers: str, prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "CHECKPOINT_SIZE", 1)
-    commit, sent, hangs = AIOKafkaProducer.commit_transaction, list[None](), asyncio.Event()
+    end, sent, hangs = TransactionalProducer._end, list[None](), asyncio.Event()
 
-    async def commit_two(producer: AIOKafkaProducer) -> None:
+    async def end_two(producer: TransactionalProducer) -> None:
         """The opening's, and one with timers; then all is sent, but not committed any more."""
         sent.append(None)
         if len(sent) > 2:
             hangs.set()
             await asyncio.Event().wait()
-        await commit(producer)
+        await end(producer)
 
     first = make_owner()
     with monkeypatch.context() as patch:
-        patch.setattr(AIOKafkaProducer, "commit_transaction", commit_two)
+        patch.setattr(TransactionalProducer, "_end", end_two)
         first.task.start()
         await asyncio.wait_for(hangs.wait(), 20)
         await first.crash()

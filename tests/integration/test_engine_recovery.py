@@ -56,11 +56,7 @@ class Partition:
     async def abort(self, checkpoint: Checkpoint) -> None:
         """Die in the middle of a transaction; the next owner aborts it."""
         checkpoint.seal()
-        raw = self.producers[-1]._producer
-        await raw.begin_transaction()
-        for (topic, partition), batches in checkpoint.batches.items():
-            for batch in batches:
-                await (await raw.send_batch(batch, topic, partition=partition))
+        await self.producers[-1].write(checkpoint.batches, {}, "group")
         await self.producers[-1].abandon()
         await self.own()
 

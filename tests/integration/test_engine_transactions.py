@@ -130,10 +130,7 @@ async def test_a_fence_ends_what_the_former_owner_had_begun(cluster: Cluster, ma
     source, out = TopicPartition(make_topic("source"), 0), make_topic("out")
     former = await cluster.owner()
     await former.commit({}, {source: 1}, cluster.group)
-    raw = former._producer
-    await raw.begin_transaction()
-    await (await raw.send_batch(batches(former, b"half")[0], out, partition=0))
-    await raw.send_offsets_to_transaction({source: 99}, cluster.group)
+    await former.write({(out, 0): batches(former, b"half")}, {source: 99}, cluster.group)
     new = await cluster.owner()
     consumer = await cluster.consumer(group_id=cluster.group)
     assert await consumer.committed(source) == 1
@@ -156,10 +153,11 @@ async def test_a_committed_offset_is_read_right_behind_the_fence(cluster: Cluste
 async def test_an_abandoned_producer_sends_nothing_and_is_quick(cluster: Cluster, make_topic: MakeTopic) -> None:
     out = make_topic("out")
     owner = await cluster.owner()
-    raw = owner._producer
-    await raw.begin_transaction()
-    await raw.send_batch(batches(owner, b"never")[0], out, partition=0)
+    committing = asyncio.create_task(owner.commit({(out, 0): batches(owner, b"never")}, {}, cluster.group))
+    await asyncio.sleep(0)
     await owner.abandon()
     await owner.abandon()
+    with pytest.raises(KafkaError):
+        await committing
     await cluster.owner()
     assert await cluster.values(out) == []

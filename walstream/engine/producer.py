@@ -1,6 +1,9 @@
 """The transactional producer of one task. Its transactional id belongs to the partition, so a new owner fences the old.
 
-A producer that met any error is thrown away: what was buffered must never be sent later, and the next producer of the
+It speaks the protocol itself, over aiokafka's connections: a checkpoint is known as a whole when it is committed, and
+five requests one behind the other cost a third of what a producer does that must be ready for anything.
+
+A producer that met any error is thrown away: what was to be sent must never be sent later, and the next producer of the
 same id learns from Kafka whether the last transaction took place.
 """
 
@@ -8,21 +11,46 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
-from typing import Any
+import logging
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Any, TypeVar
 
-from aiokafka import AIOKafkaProducer
+from aiokafka.client import AIOKafkaClient, ConnectionGroup, CoordinationType
+from aiokafka.errors import (
+    ConcurrentTransactions,
+    KafkaError,
+    LeaderNotAvailableError,
+    OperationNotAttempted,
+    ProducerClosed,
+    for_code,
+)
+from aiokafka.protocol.produce import ProduceRequest
+from aiokafka.protocol.transaction import (
+    AddOffsetsToTxnRequest,
+    AddPartitionsToTxnRequest,
+    EndTxnRequest,
+    InitProducerIdRequest,
+    TxnOffsetCommitRequest,
+)
 from aiokafka.structs import TopicPartition
 
 from walstream.engine.clock import Clock
 from walstream.wire.builder import BatchBuilder
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+At = tuple[str, int]
+"""A topic and a partition number."""
 
 BATCH_SIZE = 1_000_000  # bytes; below the default limit of a topic's record batches
 START_TIMEOUT = 60.0  # s; a start waits until the transaction of the former owner is over
 COMMIT_TIMEOUT = 20.0  # s
 TRANSACTION_TIMEOUT = 30_000  # ms; how long the broker keeps the transaction of an owner that went silent
 REQUEST_TIMEOUT = 15_000  # ms
-RETRY_BACKOFF = 20  # ms; a broker that verifies a new transaction answers "not yet" for a moment
+RETRY, RETRY_MOST = 0.02, 0.5  # s
+SOON = 0.005  # s; the markers of the transaction before are being written, which takes about that
+SEQUENCES = 1 << 31  # after which a batch's sequence number begins at 0 again
 
 
 class TransactionalProducer:
@@ -50,24 +78,23 @@ class TransactionalProducer:
         self.transactional_id = transactional_id
         self._clock = clock or Clock()
         self._compression = compression
-        self._producer = AIOKafkaProducer(
+        self._client = AIOKafkaClient(
             **connection,
             client_id=transactional_id,
-            transactional_id=transactional_id,
-            enable_idempotence=True,
-            acks="all",
-            max_batch_size=BATCH_SIZE,
-            max_request_size=64 << 20,
-            linger_ms=0,
             request_timeout_ms=REQUEST_TIMEOUT,
-            retry_backoff_ms=RETRY_BACKOFF,
-            transaction_timeout_ms=TRANSACTION_TIMEOUT,
+            retry_backoff_ms=round(RETRY * 1_000),
         )
+        self._id = self._epoch = -1
+        self._sequences: defaultdict[At, int] = defaultdict(int)
+        self._coordinators: dict[CoordinationType, int] = {}
+        self._closed = False
 
     async def start(self) -> None:
         """Fence the former owner, and wait until its last transaction is committed or aborted."""
         try:
-            await asyncio.wait_for(self._producer.start(), START_TIMEOUT)
+            async with asyncio.timeout(START_TIMEOUT):
+                await self._client.bootstrap()
+                await self._persist(self._fence)
         except BaseException:
             await self.abandon()
             raise
@@ -77,8 +104,8 @@ class TransactionalProducer:
         return BatchBuilder(BATCH_SIZE, self._compression, transactional=True)
 
     async def commit(
-        self, batches: Mapping[tuple[str, int], list[BatchBuilder]], offsets: Mapping[TopicPartition, int], group: str
-    ) -> dict[tuple[str, int], list[int]]:
+        self, batches: Mapping[At, list[BatchBuilder]], offsets: Mapping[TopicPartition, int], group: str
+    ) -> dict[At, list[int]]:
         """Commit batches and offsets as one transaction.
 
         Returns
@@ -92,43 +119,164 @@ class TransactionalProducer:
             Whatever went wrong. The transaction may have taken place all the same; the producer is of no more use.
         """
         async with asyncio.timeout(COMMIT_TIMEOUT):
-            await self._producer.begin_transaction()
-            sent = [self._send(topic, partition, sealed) for (topic, partition), sealed in batches.items()]
-            # A checkpoint of the opening or the end has changes and no offsets, which aiokafka refuses to send.
-            to_commit = [self._producer.send_offsets_to_transaction(dict(offsets), group)] if offsets else []
-            answers = await asyncio.gather(*sent, *to_commit)
-            await self._producer.commit_transaction()
-        return dict(zip(batches, answers[: len(sent)], strict=True))
+            placed = await self.write(batches, offsets, group)
+            if batches or offsets:
+                await self._persist(self._end)
+        return placed
 
-    async def _send(self, topic: str, partition: int, batches: list[BatchBuilder]) -> list[int]:
-        # Every answer is awaited: a batch that failed for lack of a leader would be missing from the transaction.
-        sent = self._clock.boot()
-        futures = [await self._producer.send_batch(batch, topic, partition=partition) for batch in batches]
-        answer = await futures[0]
-        if answer.timestamp_type == 1:  # the append time; topics with the producers' times have none to tell
-            leader = self._producer.client.cluster.leader_for_partition(answer.topic_partition)
-            self._clock.witness(answer.timestamp, sent, leader)
-        return [answer.offset, *[(await future).offset for future in futures[1:]]]
+    async def write(
+        self, batches: Mapping[At, list[BatchBuilder]], offsets: Mapping[TopicPartition, int], group: str
+    ) -> dict[At, list[int]]:
+        """Write batches and offsets, every one of which is answered, and leave the transaction open; see `commit`."""
+        if batches:
+            await self._persist(lambda: self._add_partitions(batches))
+        if not offsets:
+            return await self._produce(batches)
+        beside = asyncio.create_task(self._commit_offsets(offsets, group))
+        try:
+            placed = await self._produce(batches)
+            await beside
+        finally:
+            if not beside.done():
+                beside.cancel()
+                await asyncio.wait({beside})
+        return placed
 
     async def abandon(self) -> None:
-        """Throw the producer away without sending what it still holds.
+        """Throw the producer away."""
+        if not self._closed:
+            self._closed = True
+            with contextlib.suppress(Exception):
+                await asyncio.wait_for(self._client.close(), 1)
 
-        `AIOKafkaProducer.stop` would flush, and an idempotent batch never expires: a worker that was cut off would send
-        it minutes later.
-        """
-        producer = self._producer
-        if producer._closed:
-            return
-        producer._closed = True
-        with contextlib.suppress(Exception):
-            await asyncio.wait_for(producer.client.close(), 1)
-        with contextlib.suppress(Exception):
-            # Ends the sender's task; it raises the error again that ended it, ProducerFenced for one.
-            await asyncio.wait_for(producer._sender.close(), 1)
-        accumulator = producer._message_accumulator
-        for batch in [
-            *accumulator._pending_batches,
-            *(batch for batches in accumulator._batches.values() for batch in batches),
-        ]:
-            batch.future.cancel()  # else asyncio reports each as an error that nobody looked at
-        accumulator._batches.clear()
+    # Requests of a transaction, in their order
+
+    async def _fence(self) -> None:
+        answer = await self._coordinate(
+            CoordinationType.TRANSACTION,
+            self.transactional_id,
+            InitProducerIdRequest(self.transactional_id, TRANSACTION_TIMEOUT),
+        )
+        _check([answer.error_code])
+        self._id, self._epoch = answer.producer_id, answer.producer_epoch
+
+    async def _add_partitions(self, ats: Iterable[At]) -> None:
+        request = AddPartitionsToTxnRequest(self.transactional_id, self._id, self._epoch, _by_topic(ats))
+        answer = await self._coordinate(CoordinationType.TRANSACTION, self.transactional_id, request)
+        _check(code for _, errors in answer.errors for _, code in errors)
+
+    async def _commit_offsets(self, offsets: Mapping[TopicPartition, int], group: str) -> None:
+        async def add() -> None:
+            request = AddOffsetsToTxnRequest(self.transactional_id, self._id, self._epoch, group)
+            answer = await self._coordinate(CoordinationType.TRANSACTION, self.transactional_id, request)
+            _check([answer.error_code])
+
+        async def commit() -> None:
+            topics = _by_topic((topic, (partition, offset, "")) for (topic, partition), offset in offsets.items())
+            request = TxnOffsetCommitRequest(self.transactional_id, group, self._id, self._epoch, topics)
+            answer = await self._coordinate(CoordinationType.GROUP, group, request)
+            _check(code for _, errors in answer.errors for _, code in errors)
+
+        await self._persist(add)
+        await self._persist(commit)
+
+    async def _end(self) -> None:
+        request = EndTxnRequest(self.transactional_id, self._id, self._epoch, True)
+        answer = await self._coordinate(CoordinationType.TRANSACTION, self.transactional_id, request)
+        _check([answer.error_code])
+
+    async def _coordinate(self, kind: CoordinationType, key: str, request: Any) -> Any:
+        node = self._coordinators.get(kind)
+        if node is None:
+            node = self._coordinators[kind] = await self._client.coordinator_lookup(kind, key)
+        return await self._client.send(node, request, group=ConnectionGroup.COORDINATION)
+
+    # Batches
+
+    async def _produce(self, batches: Mapping[At, list[BatchBuilder]]) -> dict[At, list[int]]:
+        """Send one batch of each partition after the other; what failed is sent again, as the same bytes."""
+        placed: dict[At, list[int]] = {at: [] for at in batches}
+        for number in range(max(map(len, batches.values()), default=0)):
+            waiting: dict[At, bytes] = {}
+            for at, sealed in batches.items():
+                if number < len(sealed):
+                    batch, sequence = sealed[number], self._sequences[at]
+                    batch._set_producer_state(self._id, self._epoch, sequence)
+                    waiting[at] = batch._build()
+                    self._sequences[at] = (sequence + batch.record_count()) % SEQUENCES
+
+            async def send(waiting: dict[At, bytes] = waiting) -> None:
+                nodes: defaultdict[int, list[At]] = defaultdict(list)
+                for at in waiting:
+                    nodes[await self._leader(at)].append(at)
+                # With several brokers, all of them at once.
+                sent = [self._send(node, {at: waiting[at] for at in ats}) for node, ats in nodes.items()]
+                answers = [await sent[0]] if len(sent) == 1 else await asyncio.gather(*sent, return_exceptions=True)
+                codes = []
+                for answer in answers:
+                    if isinstance(answer, BaseException):
+                        raise answer
+                    for at, code, offset in answer:
+                        codes.append(code)
+                        if not code:
+                            placed[at].append(offset)
+                            del waiting[at]
+                _check(codes)
+
+            await self._persist(send)
+        return placed
+
+    async def _leader(self, at: At) -> int:
+        await self._client._wait_on_metadata(at[0])
+        leader = self._client.cluster.leader_for_partition(TopicPartition(*at))
+        if leader is None or leader == -1:
+            raise LeaderNotAvailableError(f"{at[0]}-{at[1]}")
+        return int(leader)
+
+    async def _send(self, node: int, batches: Mapping[At, bytes]) -> list[tuple[At, int, int]]:
+        """Send batches to one broker; for each its error's code, and the offset of its first record."""
+        topics = _by_topic((topic, (partition, batch)) for (topic, partition), batch in batches.items())
+        sent = self._clock.boot()
+        answer = await self._client.send(node, ProduceRequest(self.transactional_id, -1, REQUEST_TIMEOUT, topics))
+        parts = [(topic, part) for topic, parts in answer.topics for part in parts]
+        appended = max(part[3] for _, part in parts)
+        if appended >= 0:  # topics with the producers' times have no append time to tell
+            self._clock.witness(appended, sent, node)
+        return [((topic, part[0]), part[1], part[2]) for topic, part in parts]
+
+    # What may pass is tried again
+
+    async def _persist(self, work: Callable[[], Awaitable[T]]) -> T:
+        wait = RETRY
+        while True:
+            if self._closed:
+                raise ProducerClosed
+            try:
+                return await work()
+            except ConcurrentTransactions:
+                await asyncio.sleep(SOON)
+            except KafkaError as exc:
+                if not exc.retriable:
+                    raise
+                log.info("%s tries again after %r", self.transactional_id, exc)
+                self._coordinators.clear()
+                if exc.invalid_metadata:
+                    self._client.force_metadata_update()
+                await asyncio.sleep(wait)
+                wait = min(wait * 2, RETRY_MOST)
+
+
+def _by_topic(entries: Iterable[tuple[str, T]]) -> list[tuple[str, list[T]]]:
+    topics: defaultdict[str, list[T]] = defaultdict(list)
+    for topic, entry in entries:
+        topics[topic].append(entry)
+    return list(topics.items())
+
+
+def _check(codes: Iterable[int]) -> None:
+    """Raise the error of one that was refused; of one that is final, where there is one."""
+    errors = [for_code(code) for code in codes if code]
+    # Kafka did not look at these, for the sake of another one.
+    errors = [error for error in errors if error is not OperationNotAttempted] or errors
+    for error in sorted(errors, key=lambda error: bool(error.retriable)):
+        raise error()
