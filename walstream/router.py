@@ -5,6 +5,7 @@ One worker serves any number of namespaces; each partition of each namespace is 
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -84,6 +85,7 @@ class RouterProcessor:
     async def process(self, fetch: Fetch, checkpoint: Checkpoint) -> None:
         while chunk := fetch.take(CHUNK):
             self._route(chunk, checkpoint)
+            await asyncio.sleep(0)  # a commit is a dozen turns of the loop; each would wait for the rest of this fetch
 
     def due_at(self) -> int | None:
         """Nothing waits for its time."""
@@ -269,6 +271,7 @@ def topology(
         processor=lambda partition: RouterProcessor(namespace, partition, rank, metrics),
         tracked=(topics.log(namespace).name,),
         upkeep=upkeep,
+        latency=namespace.latency,
     )  # fmt: skip
 
 
