@@ -125,8 +125,9 @@ def decide(stored: Row | None, position: int) -> Verdict:
     """What a record is, given the row that is stored for its identity, and its own position in the ingress.
 
     A row of a later position is met when the ingress is read again from further back than the window; its identity has
-    taken effect, so the record is a duplicate too.
+    taken effect, so the record is a duplicate too. So is one that is not in the log: read again, what is pending does
+    not wait twice, what was cancelled or has expired does not come back, and no cancel is answered again.
     """
     if stored is None:
         return NEW
-    return REDELIVERY if stored.position == position else DUPLICATE
+    return REDELIVERY if stored.position == position and stored.destination >= 0 else DUPLICATE

@@ -97,6 +97,12 @@ def test_a_row_of_a_later_position_is_a_duplicate_too() -> None:
     assert decide(Row(9, 0), 8) is Verdict.DUPLICATE
 
 
+@pytest.mark.parametrize("destination", [EXPIRED, CANCELLED, ANSWERED, pending_until(1_700_000_000_000_000)])
+def test_what_is_not_in_the_log_does_not_go_on_when_it_is_read_again(destination: int) -> None:
+    assert decide(Row(8, destination), 8) is Verdict.DUPLICATE
+    assert decide(Row(8, 0), 8) is Verdict.REDELIVERY
+
+
 @given(st.integers(0, 2**62))
 def test_a_time_is_no_other_word(due: int) -> None:
     assert pending_until(due) < min(EXPIRED, CANCELLED, ANSWERED)
