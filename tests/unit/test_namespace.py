@@ -100,6 +100,12 @@ def test_a_start_may_be_a_time(folder: Path) -> None:
     assert load_namespaces(folder)["flights"].targets["base"].start == 1_356_998_400_000_000
 
 
+def test_a_delayed_record_may_take_effect_when_it_is_due(folder: Path) -> None:
+    assert load_namespaces(folder)["flights"].delayed_time == "write"
+    change(folder, "schedule:", "delayed_time: due\nschedule:")
+    assert load_namespaces(folder)["flights"].delayed_time == "due"
+
+
 def test_what_is_written_is_read_again(folder: Path) -> None:
     flights = load_namespaces(folder)["flights"]
     assert Namespace.model_validate(flights.model_dump(mode="json", by_alias=True)) == flights
@@ -123,6 +129,9 @@ def test_what_is_written_is_read_again(folder: Path) -> None:
         ("min_insync: 2", "min_insync: 4", 3, "min_insync is 4 of 3 copies", "replication: 4 or more"),
         ("window: 24h", "window: 24", 5, "24 has no unit", None),
         ("window: 24h", "window: 1 day", 5, "not a duration", None),
+        ("overdue_rate: 20000/s", "overdue_rate: 20000", 6, "20000 has no unit", None),
+        ("overdue_rate: 20000/s", "overdue_rate: 0/s", 6, "lets nothing through", None),
+        ("schedule:", "delayed_time: later\nschedule:", 6, "delayed_time", None),
         ('"{flight}"', '"{flight"', 4, "not a key template", None),
         ('"{flight}"', '"flight"', 4, "names no column", None),
         ("sink: cassandra", "sink: casandra", 9, "no sink 'casandra'", "did you mean cassandra?"),
