@@ -85,6 +85,26 @@ def test_what_is_written_is_read_again(module: Any, writing: Any, given: list[An
 
 
 @both
+@given(records)
+def test_a_record_is_made_of_its_parts(module: Any, given: list[Any]) -> None:
+    for other in MODULES:
+        for record in read(module, filled(module, given)):
+            fields, count, encoded = record.parts
+            again = other.record_of(b"head" + fields + encoded, 4, len(fields), count, 17, 99)
+            assert (again.key, again.value, again.headers) == (record.key, record.value, record.headers)
+            assert (again.offset, again.timestamp, again.timestamp_type) == (17, 99, 0)
+
+
+@both
+@pytest.mark.parametrize("parts", [(0, 9, 1), (5, 1, 0), (0, 4, 2), (0, 4, -1), (0, 3, 1)])
+def test_parts_of_no_record_are_refused(module: Any, parts: tuple[int, int, int]) -> None:
+    start, size, count = parts
+    module.record_of(b"\x02k\x02v\x02h\x02x", 0, 4, 1, 0, 0)
+    with pytest.raises(ValueError, match="no bytes|do not follow"):
+        module.record_of(b"\x02k\x02v\x02h\x02x", start, size, count, 0, 0)
+
+
+@both
 def test_a_record_that_does_not_fit_is_left_out_but_for_the_first(module: Any) -> None:
     writer = module.RecordWriter(100)
     assert writer.append(1, b"k", bytes(500))

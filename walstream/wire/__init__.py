@@ -7,7 +7,7 @@ which.
 from __future__ import annotations
 
 try:
-    from walstream.wire.compiled import Record, RecordReader, RecordWriter, plain_entry, plain_event
+    from walstream.wire.compiled import Record, RecordReader, RecordWriter, plain_entry, plain_event, record_of
 
     COMPILED = True
 except ImportError:
@@ -17,8 +17,9 @@ except ImportError:
         RecordWriter,
         plain_entry,
         plain_event,
+        record_of,
     )
 
     COMPILED = False
 
-__all__ = ["COMPILED", "Record", "RecordReader", "RecordWriter", "plain_entry", "plain_event"]
+__all__ = ["COMPILED", "Record", "RecordReader", "RecordWriter", "plain_entry", "plain_event", "record_of"]

@@ -25,6 +25,8 @@ cdef struct Frame:
     # Where the parts of one record stand. A null key or value has no address.
     int64_t timestamp_delta
     int64_t offset_delta
+    const uint8_t* fields  # key and value with their lengths, up to the count of the headers
+    Py_ssize_t fields_size
     const uint8_t* key
     Py_ssize_t key_size
     const uint8_t* value
@@ -85,24 +87,40 @@ cdef inline bint is_ascii(const uint8_t* text, Py_ssize_t size) noexcept nogil:
 
 cdef bint read_frame(const uint8_t** at, const uint8_t* end, Frame* frame) noexcept nogil:
     """Read one record, and leave the address behind it; False where it does not follow the format."""
-    cdef int64_t length, i
-    cdef const uint8_t* part
-    cdef Py_ssize_t size
+    cdef int64_t length
     if not read_varint(at, end, &length) or length < 1 or length > end - at[0]:
         return False
-    end = frame.end = at[0] + length
+    end = at[0] + length
     at[0] += 1  # attributes, of which none is in use
-    if not (
+    return (
         read_varint(at, end, &frame.timestamp_delta)
         and read_varint(at, end, &frame.offset_delta)
-        and read_block(at, end, &frame.key, &frame.key_size)
-        and read_block(at, end, &frame.value, &frame.value_size)
+        and read_fields(at, end, frame)
         and read_varint(at, end, &frame.header_count)
-        and frame.header_count >= 0
+        and read_headers(at, end, frame)
+    )
+
+
+cdef inline bint read_fields(const uint8_t** at, const uint8_t* end, Frame* frame) noexcept nogil:
+    """Read key and value."""
+    frame.fields = at[0]
+    if not (
+        read_block(at, end, &frame.key, &frame.key_size) and read_block(at, end, &frame.value, &frame.value_size)
     ):
         return False
-    frame.headers = at[0]
+    frame.fields_size = at[0] - frame.fields
+    return True
+
+
+cdef inline bint read_headers(const uint8_t** at, const uint8_t* end, Frame* frame) noexcept nogil:
+    """Look over as many headers as are counted, with which the record ends."""
+    cdef int64_t i
+    cdef const uint8_t* part
+    cdef Py_ssize_t size
+    frame.headers, frame.end = at[0], end
     frame.is_odd = False
+    if frame.header_count < 0:
+        return False
     for i in range(frame.header_count):
         if not read_block(at, end, &part, &size):
             return False
@@ -161,6 +179,14 @@ cdef class Record:
     def size(self):
         """Bytes of key, value and headers as they are encoded: not less than what they have."""
         return self._frame.key_size + self._frame.value_size + (self._frame.end - self._frame.headers)
+
+    @property
+    def parts(self):
+        return (
+            PyBytes_FromStringAndSize(<const char*>self._frame.fields, self._frame.fields_size),
+            self._frame.header_count,
+            PyBytes_FromStringAndSize(<const char*>self._frame.headers, self._frame.end - self._frame.headers),
+        )
 
     @property
     def misnamed(self):
@@ -228,6 +254,27 @@ cdef class RecordReader:
         else:
             record.timestamp, record.timestamp_type = self._first_timestamp + record._frame.timestamp_delta, 0
         return record
+
+
+def record_of(
+    bytes data, Py_ssize_t start, Py_ssize_t fields_size, int64_t header_count, int64_t offset, int64_t timestamp
+):
+    """A record made of its parts; see `plain.record_of`."""
+    cdef Record record = Record.__new__(Record)
+    cdef const uint8_t* at = <const uint8_t*>PyBytes_AS_STRING(data) + start
+    cdef const uint8_t* end = <const uint8_t*>PyBytes_AS_STRING(data) + PyBytes_GET_SIZE(data)
+    if not (0 <= start <= start + fields_size <= PyBytes_GET_SIZE(data)):
+        raise ValueError(f"there are no bytes {start} to {start + fields_size} in {len(data)}")
+    record._data = data
+    record.offset, record.timestamp, record.timestamp_type = offset, timestamp, 0
+    record._frame.header_count = header_count
+    if not (
+        read_fields(&at, end, &record._frame)
+        and record._frame.fields_size == fields_size
+        and read_headers(&at, end, &record._frame)
+    ):
+        raise ValueError("the parts of the record do not follow the format")
+    return record
 
 
 # CloudEvents

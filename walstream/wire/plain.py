@@ -44,6 +44,15 @@ class Record:
         return [(name.decode(errors="backslashreplace"), value) for name, value in self._raw_headers()]
 
     @property
+    def parts(self) -> tuple[bytes, int, bytes]:
+        """Key and value as they are encoded, how many headers there are, and the headers as they are encoded.
+
+        Of them `record_of` makes the record again.
+        """
+        count, start, end = self._headers
+        return _block(self.key) + _block(self.value), count, self._reader.between(start, end)
+
+    @property
     def misnamed(self) -> tuple[str, ...]:
         """The names of headers that are not UTF-8, which no client that checks the format could read again."""
         names = [(raw, raw.decode(errors="backslashreplace")) for raw, _ in self._raw_headers()]
@@ -126,6 +135,10 @@ class RecordReader:
             headers.append((name or b"", value))
         return headers, at
 
+    def between(self, start: int, end: int) -> bytes:
+        """The bytes from one place to another."""
+        return self._data[start:end]
+
     def _varint(self, at: int) -> tuple[int, int]:
         """A signed integer of up to ten bytes, seven bits in each, the lowest first; zigzag, of 64 bits."""
         number = 0
@@ -146,6 +159,49 @@ class RecordReader:
         if at + length > self._end:
             raise ValueError(length)
         return self._data[at : at + length], at + length
+
+
+def record_of(data: bytes, start: int, fields_size: int, header_count: int, offset: int, timestamp: int) -> Record:
+    """A record made of its `Record.parts`.
+
+    Parameters
+    ----------
+    data, start, fields_size
+        Key and value stand in these bytes from there on, and have so many; behind them are the headers to the end.
+    header_count
+        How many headers.
+    offset, timestamp
+        What the record is to say, the timestamp in ms.
+
+    Raises
+    ------
+    ValueError
+        They do not follow the format.
+    """
+    if not 0 <= start <= start + fields_size <= len(data):
+        raise ValueError(f"there are no bytes {start} to {start + fields_size} in {len(data)}")
+    end = start + fields_size
+    body = bytes(3) + data[start:end] + _varint(header_count) + data[end:]
+    encoded = _varint(len(body)) + body
+    try:
+        (record,) = RecordReader(encoded, 0, len(encoded), 1, offset, timestamp)
+    except ValueError:
+        raise ValueError("the parts of the record do not follow the format") from None
+    return record
+
+
+def _varint(number: int) -> bytes:
+    zigzag = (number << 1) ^ (number >> 63)
+    encoded = bytearray()
+    while zigzag > 0x7F:
+        encoded.append(zigzag & 0x7F | 0x80)
+        zigzag >>= 7
+    encoded.append(zigzag)
+    return bytes(encoded)
+
+
+def _block(block: bytes | None) -> bytes:
+    return _varint(-1) if block is None else _varint(len(block)) + block
 
 
 def plain_event(record: Record) -> tuple[bytes, int | None, bytes] | None:
