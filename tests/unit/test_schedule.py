@@ -182,6 +182,17 @@ def test_no_scan_starts_among_what_is_gone() -> None:
 
 
 @pytest.mark.usefixtures("small")
+def test_another_value_for_the_last_row_that_was_read() -> None:
+    table = Table({key_of(due, 0): b"old" for due in range(9)})
+    schedule = Schedule.open(table, NOW)
+    last = len(schedule._ahead) - 1
+    assert last < 8
+    schedule.add(table, last, 0, b"new", NOW)
+    taken = [value for _, _, value in drained(schedule, table, 9)]
+    assert taken == [b"new" if due == last else b"old" for due in range(9)]
+
+
+@pytest.mark.usefixtures("small")
 def test_what_is_held_in_memory_is_bounded() -> None:
     table = Table({})
     schedule = Schedule.open(table, NOW)
