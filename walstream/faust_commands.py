@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable
 from functools import wraps
 from itertools import islice
@@ -16,8 +17,32 @@ from rich.table import Table
 
 from walstream import inspect
 from walstream.errors import WalstreamError
+from walstream.units import parse_duration, parse_rfc3339
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, a row a line.")
+
+
+def _moment(context: click.Context, option: click.Parameter, text: str | None) -> int | None:
+    """A time, or a duration from now on, as µs since the epoch."""
+    if text is None:
+        return None
+    try:
+        return time.time_ns() // 1_000 + parse_duration(text) * 1_000
+    except ValueError:
+        pass
+    try:
+        return max(parse_rfc3339(text), 0)
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is neither such as 1h nor such as 2013-01-01T00:00:00Z") from None
+
+
+until_option = click.option(
+    "--until",
+    callback=_moment,
+    metavar="TIME",
+    help="Only rows that are due before: 2013-01-01T00:00:00Z, or 1h from now.",
+)
+key_option = click.option("--key", metavar="TEXT", help="Only rows with this key.")
 
 
 def _with_app(function: Callable[..., None]) -> Callable[..., None]:
@@ -90,6 +115,7 @@ def table_group(context: click.Context, name: str) -> None:
     Examples:
       faust -A topologies.router table flights.dedup count
       faust -A topologies.router table flights.dedup list --limit 5 --json
+      faust -A topologies.router table flights.schedule list --until 1h --key UA1545
       faust -A topologies.router table flights.dedup get UA1545 /ops 0197c1a2
     """
     context.meta["walstream.table"] = name
@@ -121,12 +147,16 @@ def get_command(app: Any, words: tuple[str, ...], as_json: bool) -> None:
 @table_group.command("list")
 @click.option("--limit", type=int, default=20, show_default=True, help="How many rows; 0 for all.")
 @click.option("--partition", type=int, help="Only of this partition.")
+@until_option
+@key_option
 @json_option
 @_with_app
-def list_command(app: Any, limit: int, partition: int | None, as_json: bool) -> None:
+def list_command(
+    app: Any, limit: int, partition: int | None, until: int | None, key: str | None, as_json: bool
+) -> None:
     """List rows, decoded."""
     found = inspect.table(app, _name())
-    rows = inspect.rows(found, partition)
+    rows = inspect.rows(found, partition, until=until, key=key)
     if as_json and not limit:
         for row in rows:
             _print([row], as_json)
@@ -136,12 +166,14 @@ def list_command(app: Any, limit: int, partition: int | None, as_json: bool) -> 
 
 
 @table_group.command("count")
+@until_option
+@key_option
 @json_option
 @_with_app
-def count_command(app: Any, as_json: bool) -> None:
+def count_command(app: Any, until: int | None, key: str | None, as_json: bool) -> None:
     """Count the rows, by partition."""
     found = inspect.table(app, _name())
-    counts = {number: sum(1 for _ in inspect.rows(found, number)) for number in found.stores}
+    counts = {number: sum(1 for _ in inspect.rows(found, number, until=until, key=key)) for number in found.stores}
     if as_json:
         _print(
             [{"rows": sum(counts.values()), "partitions": {str(number): count for number, count in counts.items()}}],

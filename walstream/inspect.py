@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -91,13 +91,41 @@ def opened(topology: Topology, path: Path) -> Iterator[Store]:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def rows(found: Found, partition: int | None = None) -> Iterator[dict[str, Any]]:
-    """The rows, decoded, partition by partition, or those of one."""
+def rows(
+    found: Found, partition: int | None = None, *, until: int | None = None, key: str | None = None
+) -> Iterator[dict[str, Any]]:
+    """The rows, decoded, partition by partition, or those of one.
+
+    Parameters
+    ----------
+    until
+        Only rows of earlier times, µs since the epoch.
+    key
+        Only rows that have this key; of records that wait, for one, that is the record's.
+
+    Raises
+    ------
+    ConfigurationError
+        The table's rows have no time, or no key.
+    """
+    spec = found.spec
+    if until is not None and spec.until is None:
+        raise ConfigurationError(f"the rows of {spec.name} are not in the order of a time", remedy="leave out --until")
+    stop = spec.until(until) if until is not None and spec.until is not None else None
     for number, path in found.stores.items():
         if partition is None or number == partition:
             with opened(found.topology, path) as store:
-                for _, key, value in store.items(found.spec.name):
-                    yield {"partition": number, **found.spec.decode(key, value)}
+                for _, stored, value in store.items(spec.name, stop):
+                    row = spec.decode(stored, value)
+                    if row is None or (key is not None and _key(spec, row) != key):
+                        continue
+                    yield {"partition": number, **row}
+
+
+def _key(spec: TableSpec, row: Mapping[str, Any]) -> Any:
+    if "key" not in row:
+        raise ConfigurationError(f"the rows of {spec.name} have no key, but {', '.join(row)}", remedy="leave out --key")
+    return row["key"]
 
 
 def get(found: Found, key: bytes) -> list[dict[str, Any]]:
@@ -106,8 +134,9 @@ def get(found: Found, key: bytes) -> list[dict[str, Any]]:
     for number, path in found.stores.items():
         with opened(found.topology, path) as store:
             value = store.get(found.spec.name, key)
-            if value is not None:
-                hits.append({"partition": number, **found.spec.decode(key, value)})
+            row = None if value is None else found.spec.decode(key, value)
+            if row is not None:
+                hits.append({"partition": number, **row})
     return hits
 
 

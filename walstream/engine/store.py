@@ -204,18 +204,19 @@ class Store:
 
     def _get_many(self, table: str, keys: list[bytes]) -> list[bytes | None]:
         families = self._families[table]
-        found: list[bytes | None] | None = None
+        found: list[bytes | None] = [None] * len(keys)
         for segment in sorted(families, reverse=True):
             part: Any = families[segment][0]
-            if found is None:
+            unknown = found.count(None)
+            if unknown == len(keys):
                 found = part.get(keys)
                 continue
-            missing = [index for index, value in enumerate(found) if value is None]
-            if not missing:
+            if not unknown:
                 break
+            missing = [index for index, value in enumerate(found) if value is None]
             for index, value in zip(missing, part.get([keys[index] for index in missing]), strict=True):
                 found[index] = value
-        return found if found is not None else [None] * len(keys)
+        return found
 
     def range(self, table: str, start: bytes, stop: bytes, limit: int) -> list[tuple[bytes, bytes]]:
         """The first rows of a table without segments with start <= key < stop, in the order of their keys."""
@@ -232,10 +233,13 @@ class Store:
             rows.status()  # at damaged files it ends as if there was nothing more
         return found
 
-    def items(self, table: str) -> Iterator[tuple[int, bytes, bytes]]:
-        """All rows as (segment, key, value), segment by segment, each in the order of the keys."""
+    def items(self, table: str, stop: bytes | None = None) -> Iterator[tuple[int, bytes, bytes]]:
+        """All rows as (segment, key, value), segment by segment, each in the order of the keys and before the stop."""
+        options = ReadOptions()
+        if stop is not None:
+            options.set_iterate_upper_bound(stop)
         for segment in self.segments(table):
-            rows: Any = self._families[table][segment][0].iter()
+            rows: Any = self._families[table][segment][0].iter(options)
             with self._condemning():
                 rows.seek_to_first()
             while rows.valid():

@@ -42,9 +42,12 @@ class TableSpec:
     help
         One sentence for ``faust tables``.
     decode
-        Turns a row (key, value) into words and values for people.
+        Turns a row (key, value) into words and values for people; None for one that is only for the table itself.
     find
         Turns the words that somebody looks a row up by into its key; ``find_help`` says which words.
+    until
+        For an ordered table whose keys begin with a time: turns one (µs since the epoch) into the key before which are
+        all rows of earlier times.
     """
 
     name: str
@@ -52,9 +55,10 @@ class TableSpec:
     span: int = 0
     ordered: bool = False
     help: str = ""
-    decode: Callable[[bytes, bytes], Mapping[str, Any]] = _decode_hex
+    decode: Callable[[bytes, bytes], Mapping[str, Any] | None] = _decode_hex
     find: Callable[[Sequence[str]], bytes] = _find_hex
     find_help: str = "the key in hexadecimal"
+    until: Callable[[int], bytes] | None = None
 
 
 class Processor(Protocol):
@@ -111,6 +115,8 @@ class Topology:
         Output topics to which this topology is the only writer, so that a record's position is known when it is made.
     upkeep
         Called now and then, in a thread, by the worker that has partition 0.
+    latency
+        How long (ms) records may wait at the broker for more that then share a checkpoint, while some keep coming.
     """
 
     name: str
@@ -120,3 +126,4 @@ class Topology:
     processor: Callable[[int], Processor]
     tracked: tuple[str, ...] = ()
     upkeep: Callable[[], object] | None = None
+    latency: int = 0
