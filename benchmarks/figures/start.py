@@ -70,16 +70,18 @@ def measure(cluster: Cluster, *, partitions: int, ids: int) -> None:
 
 
 def _write(brokers: str, topic: str, partition: int, count: int, window: int) -> None:
-    """Rows of ids that nobody will ask for, in the segment of the present moment."""
+    """Rows of ids that nobody will ask for, as old as the window allows: they fill its segments to the same height."""
 
     async def run() -> None:
-        segment = SEGMENT.pack(segment_of(int(time.time() * 1000), window))
+        now = int(time.time() * 1000)
+        segments = [SEGMENT.pack(segment_of(now - age * window // 2, window)) for age in (2, 1, 0)]
         producer = AIOKafkaProducer(
             bootstrap_servers=brokers, acks="all", compression_type="lz4", max_batch_size=1_000_000
         )
         async with producer:
             batch, futures = producer.create_batch(), []
             for number in range(count):
+                segment = segments[number * len(segments) // count]
                 key, value = segment + os.urandom(16), encode_row(number, number)
                 if batch.append(key=key, value=value, timestamp=None) is None:
                     futures.append(await producer.send_batch(batch, topic, partition=partition))
