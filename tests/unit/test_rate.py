@@ -52,6 +52,21 @@ def test_what_is_on_time_goes_at_once() -> None:
         assert pace.due_at(first, now) == first
         assert pace.admit(first, now, 500) == (now, 500)
         pace.went(first, now, 500)
+    assert pace.admit(0, 200 * SECOND, 500)[1] == 1, "what was on time is not counted"
+
+
+def test_a_rest_adds_up_to_a_burst_only() -> None:
+    bucket = TokenBucket(1_000)
+    bucket.take(bucket.available(0))
+    assert bucket.available(3_600 * SECOND) == 100
+
+
+def test_a_clock_that_goes_back_does_not_stop_it() -> None:
+    bucket, now = TokenBucket(1_000), 7_200 * SECOND
+    bucket.take(bucket.available(now))
+    now -= 3_600 * SECOND
+    assert bucket.ready_at(now) == now + 20_000
+    assert bucket.available(now + 50_000) == 50
 
 
 def test_what_is_overdue_waits_for_the_rate_and_lets_nothing_else_pass_by() -> None:
