@@ -104,10 +104,10 @@ MAIN = {"partitions": 4, "duplicates": 0.0}
 
 def _ratio(figure: str, ours: str, theirs: Sequence[str], what: str, **settings: Any) -> Find:
     def find(measurements: Measurements) -> tuple[Entry, Spread] | None:
-        entry = measurements.latest(figure, ours, *theirs, **MAIN, **settings)
+        entry = measurements.latest(figure, ours, theirs[0], **MAIN, **settings)
         if entry is None:
             return None
-        found = [ratio(entry, ours, their, what) for their in theirs]
+        found = [ratio(entry, ours, their, what) for their in theirs if their in entry["measured"]]
         # Against several, the one that is hardest to beat.
         return entry, (max if what == "cpu" else min)(found, key=lambda each: each.median)
 
@@ -139,7 +139,7 @@ GOALS = (
     ),
     Goal(
         "router, CPU a record, against Kafka Streams `exactly_once_v2`, both warm", 0.7, "x",
-        _ratio("router", ROUTER, [EXACTLY_ONCE, EXACTLY_ONCE_2], "cpu", compression="none"), at_most=True,
+        _ratio("router", ROUTER, [EXACTLY_ONCE_2, EXACTLY_ONCE], "cpu", compression="none"), at_most=True,
     ),
     Goal(
         "one router worker, records/s, against Kafka Streams `exactly_once_v2` with two threads, warm", 1.0, "x",
@@ -208,7 +208,8 @@ one figure, `.venv/bin/python -m benchmarks --help` lists them.
 - Everybody does the same: check the event, read its time, look the id up in a table that has a changelog, write the
   record with four more headers, the table and the changelog. The router also assigns effective times, and does all of
   it in transactions; so does Kafka Streams with `exactly_once_v2`, and nobody else.
-- What came out is counted, and compared with what went in: a sample of one in 256, byte by byte.
+- What came out is counted in every round, and in the first compared with what went in: all ids, and one record in 256
+  byte by byte.
 - **Warm** is what comes after the share of the records that is called `warm`, for everybody alike. CPU is that of all
   processes and threads of a contender. A slow contender is stopped after 20 s, and measured by what it got done; its
   row says how much that was.

@@ -95,6 +95,11 @@ def test_a_right_output_is_right() -> None:
     assert compare(GIVEN, Output(3, 3, GIVEN.sample), expected=10, complete=False, once=True) == []
 
 
+def test_what_was_only_counted_is_compared_by_its_number() -> None:
+    assert compare(GIVEN, Output(10, 10, None), expected=10, complete=True, once=True) == []
+    assert compare(GIVEN, Output(11, 11, None), expected=10, complete=True, once=True) != []
+
+
 def test_results_are_added_to_what_is_there(tmp_path: Path) -> None:
     for value in (1, 2):
         Results("thing", {"records": 5}, tmp_path).save({"value": value})
