@@ -31,6 +31,9 @@ from typing import NamedTuple
 
 from walstream.errors import StateMismatch
 from walstream.headers import Header
+from walstream.record import Record
+from walstream.wire import Record as KafkaRecord
+from walstream.wire import record_of
 
 _VERSION = 1
 HEAD = struct.Struct(">BBqqqq16sII")
@@ -104,6 +107,48 @@ def encode_delayed(
     for name, text in headers:
         parts.append(_name(name) + b"\x01" if text is None else _name(name) + _varint(len(text)) + text)
     return b"".join(parts)
+
+
+def store_record(
+    raw: KafkaRecord, record: Record | None, time: int, appended: int, expiry: int | None, identity: bytes
+) -> bytes:
+    """The stored form of a record of the ingress, copied as it is encoded there.
+
+    Parameters
+    ----------
+    record
+        What was parsed, if it was: a record with headers of walstream's is stored without them.
+    """
+    fields, count, headers = raw.parts
+    if record is not None and len(record.headers) != count:
+        return encode_delayed(raw.timestamp, time, appended, expiry, identity, raw.key, raw.value, record.headers)
+    expiry = NEVER if expiry is None else expiry
+    head = _pack(Kind.WRITE, _VERSION, raw.timestamp, time, appended, expiry, identity, len(fields), count)
+    return head + fields + headers
+
+
+class StoredRecord:
+    """A delayed record that is to be sent, not taken apart.
+
+    Raises
+    ------
+    StateMismatch
+        It is of a newer format, or no delayed record.
+    """
+
+    __slots__ = ("_count", "_size", "_stored", "_timestamp", "expiry", "identity", "time")
+
+    def __init__(self, stored: bytes) -> None:
+        _check(stored, Kind.WRITE, HEAD.size)
+        _, _, self._timestamp, self.time, _, self.expiry, self.identity, self._size, self._count = _unpack(stored)
+        self._stored = stored
+
+    def record(self, position: int) -> KafkaRecord:
+        """The record as it was in the ingress, at that position."""
+        try:
+            return record_of(self._stored, HEAD.size, self._size, self._count, position, self._timestamp)
+        except ValueError:
+            raise StateMismatch(f"a delayed record of {len(self._stored)} bytes is cut off") from None
 
 
 def decode_delayed(stored: bytes) -> Delayed:

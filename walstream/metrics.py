@@ -6,7 +6,7 @@ The worker's web server shows it under ``/metrics``. Each app has a registry of 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
@@ -30,15 +30,13 @@ class RouterMetrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._records = Counter(
-            "walstream_router_records", "Records read from the ingress, by what became of them",
+            "walstream_router_records", "Records of the ingress, by what became of them",
             ["namespace", "outcome"], registry=registry,
         )  # fmt: skip
 
-    def count(self, namespace: str, *, logged: int = 0, duplicate: int = 0, refused: int = 0, expired: int = 0) -> None:
-        """Count one fetch."""
-        for outcome, number in (
-            ("logged", logged), ("duplicate", duplicate), ("refused", refused), ("expired", expired),
-        ):  # fmt: skip
+    def count(self, namespace: str, numbers: Mapping[str, int]) -> None:
+        """Count a stretch of records, by what became of them."""
+        for outcome, number in numbers.items():
             if number:
                 self._records.labels(namespace, outcome).inc(number)
 

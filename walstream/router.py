@@ -8,21 +8,22 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
 
 from prometheus_client import CollectorRegistry
 
-from walstream import deadletter, topics
+from walstream import deadletter, router_tables, topics
 from walstream.admin import Admin
 from walstream.config import load_namespaces
-from walstream.dedup import DUPLICATE, decide, decode_row, encode_row, segment_of, span_of
-from walstream.effective_time import EffectiveTimes, check_ahead, times_of
+from walstream.dedup import ANSWERED, DUPLICATE, EXPIRED, decide, decode_row, encode_row, segment_of
+from walstream.effective_time import EffectiveTimes, check_ahead
 from walstream.engine.app import App, make_app
 from walstream.engine.checkpoint import Checkpoint
+from walstream.engine.clock import Clock
 from walstream.engine.fetch import Fetch
-from walstream.engine.topology import TableSpec, Topology
+from walstream.engine.topology import Topology
 from walstream.entry import refuse_misnamed
 from walstream.errors import ConfigurationError, RecordRefused
 from walstream.headers import log_headers
@@ -32,11 +33,12 @@ from walstream.metrics import RouterMetrics, serve
 from walstream.murmur2 import partition_for
 from walstream.mutation import TYPE, KeyTemplate, key_mismatch, parse_mutation
 from walstream.namespace import Namespace
+from walstream.pending import due_time
 from walstream.preflight import preflight
 from walstream.record import Message, Record, parse
 from walstream.settings import Settings
 from walstream.trim import trim
-from walstream.units import format_rfc3339
+from walstream.waiting_room import Known, WaitingRoom, is_delayed
 from walstream.wire import Record as KafkaRecord
 from walstream.wire import plain_event
 
@@ -47,7 +49,6 @@ SAMPLE = 1_000  # records between two looks at a producer's partitioner
 Accepted = tuple[KafkaRecord, bytes, int, int, Record | None]
 """A record, its identity, append time (ms) and write time (µs), and what was parsed where it is of no common kind."""
 MUTATION_TYPE = TYPE.encode()
-EXPIRED = -1  # in place of a log position: the record had expired when it came
 
 
 class RouterProcessor:
@@ -68,12 +69,14 @@ class RouterProcessor:
         self._metrics = metrics
         self._log = topics.log(namespace).name
         self._dlq = topics.dlq(namespace).name
-        self._dedup, self._times_table = table_names(namespace)
+        self._dedup, self._times_table = router_tables.dedup(namespace), router_tables.times(namespace)
         self._targets = frozenset(namespace.targets)
         self._template = KeyTemplate(namespace.key) if namespace.key is not None else None
         self._limit = namespace.topics.max_record
         self._window = namespace.dedup.window
         self._times = EffectiveTimes(rank)
+        self._room = WaitingRoom(namespace, self._times)
+        self._clock: Clock
         self._segment = 0
         self._until_sample = 1
         self._warned: set[bytes] = set()
@@ -81,6 +84,8 @@ class RouterProcessor:
     async def open(self, checkpoint: Checkpoint) -> None:
         self._times.restore(checkpoint.table(self._times_table).items())
         self._segment = checkpoint.table(self._dedup).newest_segment()
+        self._room.open(checkpoint)
+        self._clock = checkpoint.clock
 
     async def process(self, fetch: Fetch, checkpoint: Checkpoint) -> None:
         while chunk := fetch.take(CHUNK):
@@ -88,11 +93,12 @@ class RouterProcessor:
             await asyncio.sleep(0)  # a commit is a dozen turns of the loop; each would wait for the rest of this fetch
 
     def due_at(self) -> int | None:
-        """Nothing waits for its time."""
-        return None
+        return self._room.due_at(self._clock.now())
 
     async def process_due(self, checkpoint: Checkpoint) -> None:
-        """Nothing falls due."""
+        rows, count = self._room.send_due(checkpoint, checkpoint.output(self._log))
+        checkpoint.table(self._dedup).put_many(rows, int(time.time() * 1000), self._segment)
+        self._metrics.count(self._namespace.name, count)
 
     def _route(self, chunk: list[KafkaRecord], checkpoint: Checkpoint) -> None:
         now = int(time.time() * 1000)
@@ -106,42 +112,53 @@ class RouterProcessor:
 
         dedup = checkpoint.table(self._dedup)
         output = checkpoint.output(self._log)
-        assign = self._times.assign
+        room, assign = self._room, self._times.assign
         rows: dict[bytes, bytes] = {}  # of this chunk: the table was asked before they were there
-        expired = 0
-        known = dedup.get_many([name for _, name, *_ in accepted])
-        for (raw, name, appended, written, record), row in zip(accepted, known, strict=True):
+        new = logged = 0
+        count: Counter[str] = Counter(refused=len(chunk) - len(accepted))
+        names = [name for _, name, *_ in accepted]
+        known, waiting = dedup.get_many(names), room.look_up(names, checkpoint)
+        for (raw, name, appended, written, record), row, stored in zip(accepted, known, waiting, strict=True):
             position = raw.offset
             if name in rows or (row is not None and decide(decode_row(row), position) is DUPLICATE):
                 continue
             if appended >= self._segment * 1000:
                 self._segment = segment_of(appended, self._window)
             destination: int | None
-            if record is None:
+            if record is None and stored is None and name not in room.changed:
                 destination = output.append_entry(raw, assign(written, position))
-            elif record.expiry is None or record.expiry > appended * 1000:
-                headers = log_headers(
-                    record.headers, time_us=assign(written, position), position=position, timestamp_ms=raw.timestamp
-                )
-                # Kafka's own key, which a partitionkey does not replace: what targets see is what was written.
-                destination = output.append(raw.timestamp, raw.key, raw.value, headers)
+                logged += 1
+            elif record is not None and record.action != "write":
+                count[room.act(raw, written, appended, record, rows, checkpoint, self._dedup)] += 1
+                destination = ANSWERED
             else:
-                expired += 1
-                destination = EXPIRED
+                try:
+                    destination = room.admit(raw, name, written, appended, record, stored, checkpoint)
+                except Known:
+                    continue
+                if destination is None:
+                    headers = log_headers(
+                        raw.headers if record is None else record.headers,
+                        time_us=assign(written, position), position=position, timestamp_ms=raw.timestamp,
+                    )  # fmt: skip
+                    # Kafka's own key, which a partitionkey does not replace: what targets see is what was written.
+                    destination = output.append(raw.timestamp, raw.key, raw.value, headers)
+                    logged += 1
+                elif destination == EXPIRED:
+                    count["expired"] += 1
+                elif destination < ANSWERED:
+                    count["scheduled"] += 1
             assert destination is not None
             rows[name] = encode_row(position, destination)
+            new += 1
         dedup.put_many(rows, now, self._segment)
-        self._metrics.count(
-            self._namespace.name,
-            logged=len(rows) - expired,
-            duplicate=len(accepted) - len(rows),
-            refused=len(chunk) - len(accepted),
-            expired=expired,
-        )
+        count.update(logged=logged, duplicate=len(accepted) - new)
+        self._metrics.count(self._namespace.name, count)
 
     def finish(self, checkpoint: Checkpoint) -> None:
         times = checkpoint.table(self._times_table)
         now = int(time.time() * 1000)
+        self._room.finish(checkpoint)
         row = self._times.take_row()
         if row is not None:
             times.put(*row, now)
@@ -166,6 +183,8 @@ class RouterProcessor:
             written = appended * 1000
         else:
             check_ahead(written, appended)
+        if record is not None and is_delayed(record):
+            due_time(written, name, record.delay, record.deliver_at, record.jitter)  # it may be too far
         if self._template is not None and kind == MUTATION_TYPE:
             key, payload = (raw.key, raw.value) if record is None else (record.key, record.payload)
             mismatch = key_mismatch(self._template, parse_mutation(payload or b""), key)
@@ -180,8 +199,6 @@ class RouterProcessor:
             raise RecordRefused("too-large", "")
         refuse_misnamed(raw)
         record = parse(key, value, headers, raw.timestamp)
-        if record.action != "write" or record.delay is not None or record.deliver_at is not None:
-            raise RecordRefused("unsupported", "this release has no schedule: no delay, no deliver-at, no cancel")
         if record.targets is not None and not record.targets <= self._targets:
             unknown = ", ".join(sorted(record.targets - self._targets))
             raise RecordRefused("unknown-target", f"the namespace {self._namespace.name} has no target {unknown}")
@@ -219,55 +236,15 @@ class RouterProcessor:
         checkpoint.output(self._dlq).append(record.timestamp, message.key, message.value, message.headers)
 
 
-def table_names(namespace: Namespace) -> tuple[str, str]:
-    """The names of the router's tables for a namespace: dedup and times."""
-    return f"{namespace.name}.dedup", f"{namespace.name}.times"
-
-
-def _show_dedup(key: bytes, value: bytes) -> Mapping[str, Any]:
-    row = decode_row(value)
-    went = "expired" if row.destination == EXPIRED else row.destination
-    return {"identity": key.hex(), "ingress_position": row.position, "log_position": went}
-
-
-def _find_dedup(words: Sequence[str]) -> bytes:
-    if len(words) == 1:
-        return bytes.fromhex(words[0])
-    key, source, id = words
-    return identity(None if key == "-" else key.encode(), source, id)
-
-
-def _show_times(key: bytes, value: bytes) -> Mapping[str, Any]:
-    times = times_of(value)
-    return {
-        "row": int.from_bytes(key),
-        "times": len(times),
-        "last_position": max(times),
-        "last_time": format_rfc3339(max(times.values())),
-    }
-
-
 def topology(
     namespace: Namespace, rank: int, metrics: RouterMetrics, upkeep: Callable[[], object] | None = None
 ) -> Topology:
     """What the router does for a namespace, with what it does now and then."""
-    dedup, times = table_names(namespace)
-    changelogs = topics.router_changelogs(namespace)
     return Topology(
         name=f"router.{namespace.name}",
         sources=(topics.ingress(namespace).name,),
         partitions=namespace.topics.partitions,
-        tables=(
-            TableSpec(
-                dedup, changelogs["dedup"].name, span=span_of(namespace.dedup.window),
-                help="identity -> where it first stood in the ingress, and where in the log",
-                decode=_show_dedup, find=_find_dedup,
-                find_help="KEY SOURCE ID (- for no key), or the identity in hexadecimal",
-            ),
-            TableSpec(
-                times, changelogs["times"].name, help="the effective times that were given last", decode=_show_times
-            ),
-        ),
+        tables=router_tables.specs(namespace),
         processor=lambda partition: RouterProcessor(namespace, partition, rank, metrics),
         tracked=(topics.log(namespace).name,),
         upkeep=upkeep,

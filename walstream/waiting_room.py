@@ -1,0 +1,280 @@
+"""The waiting room of a router: delayed writes until they are due, and actions until their writes come.
+
+One partition of one namespace. It keeps the tables `schedule` and `pending` in step, applies the rules of
+`walstream.pending`, and answers cancels and reschedules. What it has to say about an identity's dedup row goes into the
+rows that the router writes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+
+from walstream import router_tables, topics
+from walstream.answers import Answer
+from walstream.dedup import CANCELLED, EXPIRED, encode_row, pending_until
+from walstream.dedup import decode_row as decode_dedup_row
+from walstream.delayed import NEVER, WHEN_DUE, Kind, StoredRecord, decode_forget, encode_forget, kind_of, store_record
+from walstream.effective_time import EffectiveTimes
+from walstream.engine.checkpoint import Checkpoint
+from walstream.engine.output import Output
+from walstream.identity import identity
+from walstream.namespace import Namespace
+from walstream.pending import (
+    Change,
+    Fate,
+    Outcome,
+    Pending,
+    Step,
+    Waiting,
+    decide_action,
+    decide_write,
+    decode_row,
+    due_time,
+)
+from walstream.pending import encode_row as encode_pending_row
+from walstream.rate import Pace
+from walstream.record import Record, parse
+from walstream.schedule import Schedule
+from walstream.wire import Record as KafkaRecord
+
+STRETCH = 1_000  # records sent at once; fetches wait meanwhile
+
+
+def is_delayed(record: Record) -> bool:
+    """Whether a record is to be sent later than it comes."""
+    return record.delay is not None or record.deliver_at is not None or record.jitter is not None
+
+
+class WaitingRoom:
+    """What waits in one partition. `open` comes first.
+
+    Parameters
+    ----------
+    namespace
+        Whose records they are.
+    times
+        Gives the effective times of the partition.
+
+    Attributes
+    ----------
+    tables
+        The names of its two tables, schedule and pending.
+    changed
+        Identities for which something else waits than the last `look_up` said.
+    """
+
+    def __init__(self, namespace: Namespace, times: EffectiveTimes) -> None:
+        self.tables = router_tables.waiting(namespace)
+        self._answers = topics.answers(namespace).name
+        self._window = namespace.dedup.window * 1000
+        self._times = times
+        self._time_when_due = namespace.delayed_time == "due"
+        self._pace = Pace(namespace.schedule.overdue_rate / namespace.topics.partitions)
+        self._schedule: Schedule
+        self.changed: set[bytes] = set()
+
+    def open(self, checkpoint: Checkpoint) -> None:
+        """Take up what the tables have."""
+        self._schedule = Schedule.open(checkpoint.table(self.tables[0]), _now())
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing waits: every row of either table has one in the schedule."""
+        return self._schedule.next_due() is None
+
+    # Who comes
+
+    def look_up(self, identities: Sequence[bytes], checkpoint: Checkpoint) -> list[bytes | None]:
+        """What waits for each identity. It costs nothing where nothing waits at all."""
+        self.changed.clear()
+        if self.is_empty:
+            return [None] * len(identities)
+        return checkpoint.table(self.tables[1]).get_many(list(identities))
+
+    def admit(
+        self, raw: KafkaRecord, name: bytes, written: int, appended: int, record: Record | None, stored: bytes | None,
+        checkpoint: Checkpoint,
+    ) -> int | None:  # fmt: skip
+        """Decide about a write that the dedup table does not know.
+
+        Parameters
+        ----------
+        raw, name
+            The record of the ingress, and its identity.
+        written, appended
+            Its write time (µs), and when the broker got it (ms).
+        record
+            What was parsed, if it was.
+        stored
+            What `look_up` found.
+
+        Returns
+        -------
+        int or None
+            The destination for its dedup row; None where it is to be sent now.
+
+        Raises
+        ------
+        Known
+            It is pending already: a duplicate.
+        """
+        now = _now()
+        schedule, pending = (checkpoint.table(table) for table in self.tables)
+        if name in self.changed:
+            stored = pending.get(name)
+        row = None if stored is None else decode_row(stored)
+        due = expiry = None
+        if record is not None:
+            expiry = record.expiry
+            if is_delayed(record):
+                due = due_time(written, name, record.delay, record.deliver_at, record.jitter)
+        if isinstance(row, Pending) and row.sequence != raw.offset:
+            raise Known
+        arrival = decide_write(
+            written, raw.offset, due, expiry, appended * 1000, row if isinstance(row, Waiting) else None
+        )
+        if row is not None:
+            # What waited for it; or it is read again, and is what waited.
+            self._schedule.remove(schedule, row.until if isinstance(row, Waiting) else row.due, row.sequence, now)
+            pending.delete(name, now)
+            self.changed.add(name)
+        if arrival.outcome is not None:
+            assert isinstance(row, Waiting)
+            record = record or parse(raw.key, raw.value, raw.headers, raw.timestamp)
+            until = row.change.due if arrival.outcome is Outcome.RESCHEDULED else None
+            self._answer(row.change, record, record.id, arrival.outcome, checkpoint, due=until)
+        match arrival.fate:
+            case Fate.SEND:
+                return None
+            case Fate.CANCELLED:
+                return CANCELLED
+            case Fate.EXPIRED:
+                return EXPIRED
+        assert arrival.row is not None
+        at = WHEN_DUE if self._time_when_due else self._times.assign(written, raw.offset)
+        self._schedule.add(
+            schedule, arrival.row.due, raw.offset, store_record(raw, record, at, appended, expiry, name), now
+        )
+        pending.put(name, encode_pending_row(arrival.row), now)
+        self.changed.add(name)
+        return pending_until(arrival.row.due)
+
+    def act(
+        self, raw: KafkaRecord, written: int, appended: int, record: Record, rows: dict[bytes, bytes],
+        checkpoint: Checkpoint, dedup: str,
+    ) -> Outcome:  # fmt: skip
+        """Do what a cancel or reschedule says, and answer it.
+
+        Parameters
+        ----------
+        raw, record
+            The action.
+        written, appended
+            Its write time (µs), and when the broker got it (ms).
+        rows
+            Dedup rows that are not in the table yet; what the action does to its write's row is put there.
+        dedup
+            The name of the dedup table.
+        """
+        assert record.ref is not None
+        now = _now()
+        schedule, pending = (checkpoint.table(table) for table in self.tables)
+        name = identity(record.key, record.source, record.ref)
+        known = rows.get(name) or checkpoint.table(dedup).get(name)
+        destination = None if known is None else decode_dedup_row(known).destination
+        stored = pending.get(name)
+        due = None
+        if record.action == "reschedule":
+            due = due_time(written, name, record.delay, record.deliver_at, record.jitter)
+        change = Change(record.id, written, raw.offset, due)
+        row = None if stored is None else decode_row(stored)
+        reaction = decide_action(change, destination, row)
+        match reaction.step:
+            case Step.CANCEL:
+                assert isinstance(row, Pending)
+                self._schedule.remove(schedule, row.due, row.sequence, now)
+                pending.delete(name, now)
+                rows[name] = encode_row(row.sequence, CANCELLED)
+            case Step.MOVE:
+                assert isinstance(row, Pending) and reaction.row is not None
+                self._schedule.move(schedule, row.due, row.sequence, reaction.row.due, now)
+                pending.put(name, encode_pending_row(reaction.row), now)
+                rows[name] = encode_row(row.sequence, pending_until(reaction.row.due))
+            case Step.KEEP:
+                if reaction.replaced is not None:
+                    old = reaction.replaced
+                    self._schedule.remove(schedule, old.until, old.sequence, now)
+                    self._answer(old.change, record, record.ref, Outcome.SUPERSEDED, checkpoint)
+                until = appended * 1000 + self._window
+                self._schedule.add(schedule, until, raw.offset, encode_forget(name), now)
+                pending.put(name, encode_pending_row(Waiting(until, change)), now)
+        self.changed.add(name)
+        self._answer(
+            change, record, record.ref, reaction.outcome, checkpoint,
+            due=due if reaction.outcome is Outcome.RESCHEDULED else None,
+            position=destination if reaction.outcome is Outcome.SENT else None,
+        )  # fmt: skip
+        return reaction.outcome
+
+    def _answer(
+        self, change: Change, record: Record, ref: str, outcome: Outcome, checkpoint: Checkpoint, *,
+        due: int | None = None, position: int | None = None,
+    ) -> None:  # fmt: skip
+        answer = Answer(change.action, change.id, record.source, ref, outcome, due, position)
+        message = answer.encode(record.key)
+        checkpoint.output(self._answers).append(_now(), message.key, message.value, message.headers)
+
+    # Whose time has come
+
+    def due_at(self, now: int) -> int | None:
+        """When something may be sent next, µs; None where nothing waits."""
+        return self._pace.due_at(self._schedule.next_due(), now)
+
+    def send_due(self, checkpoint: Checkpoint, log: Output) -> tuple[dict[bytes, bytes], Counter[str]]:
+        """Send a stretch of what is due to the log, oldest first.
+
+        Returns
+        -------
+        tuple
+            The dedup rows of what was sent or had expired; and how many were what.
+        """
+        rows: dict[bytes, bytes] = {}
+        count: Counter[str] = Counter()
+        now, timestamp = checkpoint.clock.now(), _now()
+        first = self._schedule.next_due()
+        if first is None or first > now:
+            return rows, count
+        until, limit = self._pace.admit(first, now, STRETCH)
+        schedule, pending = (checkpoint.table(table) for table in self.tables)
+        taken = self._schedule.take_due(schedule, until, limit, timestamp)
+        self._pace.went(first, now, len(taken))
+        for due, position, value in taken:
+            if kind_of(value) is Kind.FORGET:
+                name = decode_forget(value)
+                count["forgotten"] += 1
+            else:
+                stored = StoredRecord(value)
+                name = stored.identity
+                destination: int | None = EXPIRED
+                if stored.expiry == NEVER or stored.expiry > now:
+                    at = self._times.assign(due, position) if stored.time == WHEN_DUE else stored.time
+                    destination = log.append_entry(stored.record(position), at)
+                assert destination is not None
+                rows[name] = encode_row(position, destination)
+                count["expired" if destination == EXPIRED else "sent"] += 1
+            pending.delete(name, timestamp)
+        return rows, count
+
+    def finish(self, checkpoint: Checkpoint) -> None:
+        """Write down what is kept once per checkpoint."""
+        self._schedule.finish(checkpoint.table(self.tables[0]), _now())
+
+
+class Known(Exception):
+    """The write is pending already."""
+
+
+def _now() -> int:
+    return int(time.time() * 1000)
