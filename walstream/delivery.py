@@ -249,6 +249,7 @@ def topology(namespace: Namespace, target: str, sink: SharedSink, metrics: Deliv
             ),
         ),
         processor=lambda partition: DeliveryProcessor(namespace, target, partition, sink, metrics),
+        latency=namespace.latency,
     )  # fmt: skip
 
 

@@ -251,6 +251,9 @@ class Namespace(Words):
         ``namespace`` in the file.
     key
         A template that makes the Kafka key from a mutation's key columns, or None where keys are the producers' own.
+    latency
+        How long (ms) the router, and each delivery, may let a record wait for more, so that they share a checkpoint.
+        What comes after a pause does not wait.
     delayed_time
         What a delayed record's effective time is made from: when it was written, or when it was due. By the first a
         delete that is spread over an hour leaves rows alone that were written meanwhile; by the second it removes them.
@@ -262,6 +265,7 @@ class Namespace(Words):
     key: str | None = None
     dedup: DedupOptions = DedupOptions()
     schedule: ScheduleOptions = ScheduleOptions()
+    latency: Duration = Field(10, ge=0, le=10_000)
     delayed_time: Literal["write", "due"] = "write"
     targets: dict[Name, Target] = {}
 

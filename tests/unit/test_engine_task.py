@@ -195,7 +195,7 @@ class Worker:
             make_sure=None, check_topics=nothing, clock=self.time.clock,
             spawn=lambda work: self.spawned.append(asyncio.create_task(work)),
         )  # fmt: skip
-        topology = Topology("t", ("source",), 1, (TABLE,), lambda partition: self.processor, ("log",))
+        topology = Topology("t", ("source",), 1, (TABLE,), lambda partition: self.processor, ("log",), latency=1_000)
         self.task = Task(self.engine, topology, 0)
 
     @property
@@ -381,7 +381,7 @@ async def test_the_next_checkpoint_is_built_while_one_is_committed(worker: Worke
 
 
 async def test_an_idle_task_wakes_when_something_is_due(worker: Worker) -> None:
-    due = worker.time.clock.now() + 50_000
+    due = worker.time.clock.now() + 300_000
     worker.processor.due = [due]
     await worker.start()
     assert worker.processor.sent == []

@@ -111,6 +111,11 @@ class Engine:
         return [topic for t in self.topologies for topic in (*t.sources, *(table.changelog for table in t.tables))]
 
     @property
+    def latency(self) -> int:
+        """How long records may wait for more (ms), by the topology that allows the least."""
+        return min((t.latency for t in self.topologies), default=0)
+
+    @property
     def partition_total(self) -> int:
         return sum(t.partitions * len(t.sources) for t in self.topologies)
 

@@ -37,7 +37,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 CHECKPOINT_SIZE = 2 << 20  # bytes of output; larger ones gain no throughput and cost latency
-CHECKPOINT_AGE = 1.0  # s; a sink outside Kafka leaves no output, and a backlog must be committed as it is worked off
+CHECKPOINT_AGE = 1_000  # ms; a sink outside Kafka leaves no output, and a backlog must be committed as it is worked off
+BACKLOG = 64 << 10  # bytes that wait; with less, records wait no longer than the topology allows
 REOPEN_DELAY, REOPEN_DELAY_MOST = 0.2, 5.0  # s
 RELEASE_TIMEOUT = 5.0  # s; a rebalance waits for it
 LOST_FETCH = 5.0  # s; a fetch that left aiokafka and has not arrived by then never will
@@ -281,9 +282,11 @@ class Task:
 
     def _has_room(self, building: Checkpoint, began: float) -> bool:
         """Whether more work goes into the checkpoint, and there is some."""
-        if self._closing or not (self._queue or self._is_due()):
+        if self._closing or not (self._queue or self._is_due()) or building.size >= CHECKPOINT_SIZE:
             return False
-        return building.size < CHECKPOINT_SIZE and time.monotonic() - began < CHECKPOINT_AGE
+        # A trickle that never ends must not keep what is done; a backlog is better committed in large pieces.
+        is_backlog = sum(fetch.size for fetch in self._queue) >= BACKLOG
+        return (time.monotonic() - began) * 1_000 < (CHECKPOINT_AGE if is_backlog else self.topology.latency)
 
     async def _wait_for_work(self) -> None:
         while not self._queue and not self._closing and not self._is_due():

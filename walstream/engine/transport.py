@@ -28,6 +28,8 @@ T = TypeVar("T")
 
 FETCH_MEMORY = 32 << 20  # bytes that one fetch of all partitions may have, before partitions share it
 FETCH_MOST, FETCH_LEAST = 1 << 20, 128 << 10  # bytes per partition and fetch
+FETCH_ENOUGH = 128 << 10  # bytes that are fetched at once, however little time has passed since the last fetch
+FETCH_WAIT = 500  # ms that a fetch waits for a first record
 HEARTBEAT, SESSION, REBALANCE, REQUEST = 1_000, 10_000, 10_000, 20_000  # ms
 MAX_POLL = 24 * 3600 * 1000  # ms; aiokafka leaves the group after it without a fetch and never comes back
 
@@ -52,7 +54,7 @@ class FetchConsumerThread(AIOKafkaConsumerThread):
             auto_offset_reset="none",
             isolation_level="read_committed",
             max_partition_fetch_bytes=max(FETCH_LEAST, min(FETCH_MOST, FETCH_MEMORY // max(partitions, 1))),
-            fetch_max_wait_ms=500,
+            fetch_max_wait_ms=FETCH_WAIT,
             request_timeout_ms=REQUEST,
             session_timeout_ms=SESSION,
             rebalance_timeout_ms=REBALANCE,
@@ -101,9 +103,16 @@ class FetchConsumerThread(AIOKafkaConsumerThread):
                 fetches, errors = self._drain(fetcher, gates)
             for tp, error in errors.items():
                 self._report(tp, error)
+            self._pace(fetcher, bool(fetches))
             return fetches
 
         return await self.run(work)
+
+    def _pace(self, fetcher: Any, busy: bool) -> None:
+        """Let a broker gather what comes for as long as it may wait, but what comes first is fetched at once."""
+        latency = self.app.engine.latency
+        fetcher._fetch_min_bytes = FETCH_ENOUGH if busy and latency else 1
+        fetcher._fetch_max_wait_ms = latency if busy and latency else FETCH_WAIT
 
     def _drain(self, fetcher: Any, gates: Mapping[TP, Gate]) -> tuple[list[Fetch], dict[TopicPartition, Exception]]:
         if fetcher._subscriptions.reassignment_in_progress:
