@@ -47,12 +47,12 @@ $(BIN)/pip:
 	  { echo "$(PYTHON) has no venv. On Debian and Ubuntu: apt-get install $$("$(PYTHON)" -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])')" >&2; exit 1; }
 	"$(PYTHON)" -m venv --clear $(VENV)
 
-$(VENV)/.installed-demo: pyproject.toml constraints.txt | $(BIN)/pip
+$(VENV)/.installed-demo: pyproject.toml constraints.txt walstream/wire/compiled.pyx | $(BIN)/pip
 	@echo "Installing walstream and its libraries into $(VENV) ..."
 	@$(PIP) -e '.[demo]'
 	@touch $@
 
-$(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/pip
+$(VENV)/.installed-dev: pyproject.toml constraints.txt walstream/wire/compiled.pyx | $(BIN)/pip
 	@echo "Installing walstream, its libraries and its tools into $(VENV) ..."
 	@$(PIP) -e '.[dev]'
 	@touch $@ $(VENV)/.installed-demo
@@ -60,4 +60,4 @@ $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/pip
 clean:
 	-@[ ! -x $(BIN)/walstream ] || $(BIN)/walstream local down 2>/dev/null
 	-@[ ! -x $(BIN)/walstream ] || $(BIN)/walstream demo --stop 2>/dev/null
-	rm -rf $(VENV) .walstream build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .walstream build dist *.egg-info walstream/wire/compiled.c walstream/wire/*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
