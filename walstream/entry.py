@@ -44,6 +44,7 @@ class Entry:
         "_headers",
         "_raw",
         "_record",
+        "_type",
         "ingress_position",
         "key",
         "partition",
@@ -73,6 +74,7 @@ class Entry:
         self._record: Record | None = None
         self._raw: KafkaRecord | None = None
         self._for_all = False  # whether that is known without a look at the headers
+        self._type: bytes | None = None  # if it is known to be in binary mode
 
     @classmethod
     def from_record(cls, partition: int, record: KafkaRecord) -> Entry:
@@ -87,9 +89,9 @@ class Entry:
         if found is None:
             refuse_misnamed(record)
             return cls.from_log(partition, record.offset, record.key, record.value, record.headers, record.timestamp)
-        time, ingress_position, timestamp, path, for_all = found
+        time, ingress_position, timestamp, path, for_all, kind = found
         entry = cls(partition, record.offset, record.key, record.value, (), timestamp, time, ingress_position, path)
-        entry._headers, entry._raw, entry._for_all = None, record, for_all
+        entry._headers, entry._raw, entry._for_all, entry._type = None, record, for_all, kind
         return entry
 
     @classmethod
@@ -181,11 +183,11 @@ class Entry:
 
     @property
     def type(self) -> str:
-        return self.record.type
+        return self.record.type if self._type is None else self._type.decode()
 
     @property
     def payload(self) -> bytes | None:
-        return self.record.payload
+        return self.record.payload if self._type is None else self.value
 
     def is_for(self, target: str) -> bool:
         """Whether the record is meant for a target of that name."""

@@ -97,6 +97,8 @@ class RouterProcessor:
 
     async def process_due(self, checkpoint: Checkpoint) -> None:
         rows, count = self._room.send_due(checkpoint, checkpoint.output(self._log))
+        # What was sent is known for a window from now on. The clock is a broker's too, as append times are.
+        self._advance(checkpoint.clock.now() // 1000)
         checkpoint.table(self._dedup).put_many(rows, int(time.time() * 1000), self._segment)
         self._metrics.count(self._namespace.name, count)
 
@@ -123,7 +125,7 @@ class RouterProcessor:
             if name in rows or (row is not None and decide(decode_row(row), position) is DUPLICATE):
                 continue
             if appended >= self._segment * 1000:
-                self._segment = segment_of(appended, self._window)
+                self._advance(appended)
             destination: int | None
             if record is None and stored is None and name not in room.changed:
                 destination = output.append_entry(raw, assign(written, position))
@@ -154,6 +156,10 @@ class RouterProcessor:
         dedup.put_many(rows, now, self._segment)
         count.update(logged=logged, duplicate=len(accepted) - new)
         self._metrics.count(self._namespace.name, count)
+
+    def _advance(self, clock: int) -> None:
+        """Go on to the segment of a moment (ms), if it is a later one."""
+        self._segment = max(self._segment, segment_of(clock, self._window))
 
     def finish(self, checkpoint: Checkpoint) -> None:
         times = checkpoint.table(self._times_table)

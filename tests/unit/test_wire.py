@@ -413,6 +413,23 @@ def test_a_time_is_read_where_it_stands_as_it_is_read_by_parsing(text: bytes) ->
 # Entries of the log
 
 
+@needs_compiler
+@given(blocks, blocks, events)
+def test_an_entry_says_the_same_without_being_parsed(key: bytes | None, value: bytes | None, own: list[Any]) -> None:
+    own = strip_headers(own)
+    (record,) = read(compiled, filled(compiled, [(77, key, value, own)]))
+    writer = compiled.RecordWriter(1 << 20)
+    writer.append_entry(record, 5)
+    (logged,) = read(compiled, writer)
+    entry = Entry.from_record(0, logged)
+    try:
+        event = parse(key, value, own, 77)
+    except RecordRefused:
+        return  # a router would not have logged it
+    assert (entry.type, entry.payload, entry.key, list(entry.headers)) == (event.type, event.payload, key, own)
+    assert entry.is_for("any") == (event.targets is None)
+
+
 @both
 @given(blocks, blocks, headers.map(strip_headers), st.integers(0, 2**62), st.integers(0, 2**50))
 def test_an_entry_goes_to_the_log_and_back(

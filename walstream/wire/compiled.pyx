@@ -441,6 +441,8 @@ def plain_entry(Record record not None):
     cdef Py_ssize_t name_size = 0, value_size = 0
     cdef int64_t left, time = 0, position = 0, timestamp = 0
     cdef int found = 0  # a bit for each of ours
+    cdef const uint8_t* type = NULL
+    cdef Py_ssize_t type_size = 0
     cdef bint binary = False, for_all = True, own = False
     cdef object path = b""
     if record._frame.is_odd:
@@ -474,14 +476,18 @@ def plain_entry(Record record not None):
         own = True
         if equals(name, name_size, b"ce_specversion", 14):
             binary = True
+        elif equals(name, name_size, b"ce_type", 7):
+            type, type_size = value, value_size
         elif equals(name, name_size, b"ce_waltargets", 13):
             for_all = False
         elif name_size == 12 and begins_in_any_case(name, name_size, b"content-type", 12):
             if value != NULL and begins_in_any_case(value, value_size, b"application/cloudevents", 23):
-                for_all = False
+                binary = False
     if found & 15 != 15:
         return None
-    return time, position, timestamp, path, binary and for_all
+    if not binary or type == NULL or not is_ascii(type, type_size):
+        return time, position, timestamp, path, False, None
+    return time, position, timestamp, path, for_all, PyBytes_FromStringAndSize(<const char*>type, type_size)
 
 
 cdef object hash_identity(

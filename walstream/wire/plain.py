@@ -216,14 +216,15 @@ def plain_event(record: Record) -> tuple[bytes, int | None, bytes] | None:
     return None
 
 
-def plain_entry(record: Record) -> tuple[int, int, int, bytes, bool] | None:
+def plain_entry(record: Record) -> tuple[int, int, int, bytes, bool, bytes | None] | None:
     """Read the headers that walstream added in front of an entry of the log.
 
     Returns
     -------
     tuple or None
-        Effective time (µs), position in the ingress, original timestamp (ms), path, and whether the entry surely is for
-        all targets. None where they are not as expected, and `walstream.entry` is to look at them: here always.
+        Effective time (µs), position in the ingress, original timestamp (ms), path, whether the entry surely is for all
+        targets, and its type if it surely is in binary mode. None where they are not as expected, and `walstream.entry`
+        is to look at them: here always.
     """
     return None
 
