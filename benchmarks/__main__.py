@@ -170,6 +170,58 @@ def start(partitions: int, ids: int) -> None:
         measure(cluster, partitions=partitions, ids=ids)
 
 
+@main.group()
+def delay() -> None:
+    """Delayed records: lateness, memory, scheduling and sending."""
+
+
+@delay.command()
+@click.option("--pending", type=click.IntRange(100_000), default=10_000_000, help="Rows that are not due yet.")
+@click.option("--records", type=click.IntRange(1_000), default=200_000, help="That fall due meanwhile.")
+@click.option("--rate", type=click.FloatRange(1), default=10_000.0, help="Records/s that fall due.")
+@options("partitions")
+def pending(pending: int, records: int, rate: float, partitions: int) -> None:
+    """Lateness and memory with few and with many pending, and how fast these are rebuilt."""
+    from benchmarks.figures.delay import pending as measure
+
+    with servers() as cluster:
+        measure(cluster, partitions=partitions, pending=pending, records=records, rate=rate)
+
+
+@delay.command()
+@click.option("--records", type=click.IntRange(1_000), default=600_000)
+@click.option("--rounds", type=click.IntRange(1), default=3)
+@options("partitions", "warm")
+def scheduling(records: int, rounds: int, partitions: int, warm: float) -> None:
+    """How fast delayed records are scheduled, against how fast others are routed."""
+    from benchmarks.figures.delay import scheduling as measure
+
+    with servers() as cluster:
+        measure(cluster, partitions=partitions, records=records, count=rounds, warm=warm)
+
+
+@delay.command()
+@click.option("--records", type=click.IntRange(1_000), default=1_000_000)
+@options("partitions", "warm")
+def overdue(records: int, partitions: int, warm: float) -> None:
+    """How fast what is overdue is sent, where nothing bounds it."""
+    from benchmarks.figures.delay import overdue as measure
+
+    with servers() as cluster:
+        measure(cluster, partitions=partitions, records=records, warm=warm)
+
+
+@delay.command()
+@click.option("--emitted", type=click.IntRange(100_000), default=20_000_000, help="Rows that are taken, in all.")
+@click.option("--pending", type=click.IntRange(1_000), default=100_000, help="Rows that are there at any time.")
+def emitted(emitted: int, pending: int) -> None:
+    """Whether it slows down by what was sent before; without Kafka."""
+    from benchmarks.figures.delay import emitted as measure
+
+    with tempfile.TemporaryDirectory(prefix="walstream-benchmark-") as folder:
+        measure(Path(folder), click.get_current_context().obj, emitted=emitted, pending=pending)
+
+
 @main.command()
 @options("records", "rounds", "partitions")
 def client(records: int, rounds: int, partitions: int) -> None:
@@ -216,6 +268,10 @@ EVERYTHING: tuple[tuple[click.Command, dict[str, Any]], ...] = (
     (quiet, {}),
     (start, {"ids": 30_000_000}),
     (client, {}),
+    (pending, {}),
+    (scheduling, {}),
+    (overdue, {}),
+    (emitted, {}),
     (router, FEW | {"compression": "lz4"}),
     (router, FEW | {"duplicates": 0.1}),
     (router, FEW | {"partitions": 1}),

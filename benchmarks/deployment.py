@@ -39,6 +39,8 @@ class Deployment:
         As in the namespace file.
     key
         The template of mutations' keys.
+    schedule
+        As in the namespace file.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class Deployment:
         ingress: str | None = None,
         targets: Mapping[str, Any] | None = None,
         key: str | None = None,
+        schedule: Mapping[str, Any] | None = None,
     ) -> None:
         self.cluster, self.name, self.partitions = cluster, name, partitions
         self.folder = cluster.folder / name
@@ -59,6 +62,7 @@ class Deployment:
             "namespace": name,
             "topics": {"partitions": partitions, "replication": 1, "min_insync": 1},
             "targets": dict(targets or {}),
+            "schedule": dict(schedule or {}),
         }
         if ingress is not None:
             self._document["topics"]["names"] = {"ingress": ingress}

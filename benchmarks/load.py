@@ -37,11 +37,14 @@ class Shape:
         The share of records that repeat an earlier one's key and id.
     rows
         If not 0, the values are mutations of a table with so many rows a partition, which `size` does not govern.
+    extra
+        Headers that all of them have besides; they come on top of `size`.
     """
 
     size: int = 300
     duplicates: float = 0.0
     rows: int = 0
+    extra: tuple[tuple[str, bytes], ...] = ()
 
 
 def mutation(number: int, rows: int) -> tuple[str, int, str]:
@@ -97,6 +100,7 @@ def records(shape: Shape, count: int, seed: int, first: int = 0) -> Iterator[tup
                 recent.append((key, id_))
             else:
                 recent[rng.randrange(RECENT)] = (key, id_)
+        headers += shape.extra
         yield key, value, headers, repeated
 
 
@@ -117,7 +121,7 @@ def producer(brokers: str, compression: str, linger_ms: int) -> Producer:
     )
 
 
-def _send(target: Producer, topic: str, key: bytes, value: bytes, headers: Any, delivered: Callable[..., None]) -> None:
+def send(target: Producer, topic: str, key: bytes, value: bytes, headers: Any, delivered: Callable[..., None]) -> None:
     while True:
         try:
             target.produce(topic, value, key, headers=headers, on_delivery=delivered)
@@ -126,7 +130,7 @@ def _send(target: Producer, topic: str, key: bytes, value: bytes, headers: Any, 
             target.poll(0.05)
 
 
-class _Answers:
+class Answers:
     """Raises for the first record that was not acknowledged."""
 
     def __init__(self) -> None:
@@ -140,9 +144,9 @@ class _Answers:
 
 def write(brokers: str, topic: str, shape: Shape, count: int, seed: int, first: int, compression: str) -> int:
     """Write records as fast as they are taken, and return how many are not repetitions."""
-    target, answers, distinct = producer(brokers, compression, 50), _Answers(), 0
+    target, answers, distinct = producer(brokers, compression, 50), Answers(), 0
     for number, (key, value, headers, repeated) in enumerate(records(shape, count, seed, first)):
-        _send(target, topic, key, value, headers, answers)
+        send(target, topic, key, value, headers, answers)
         distinct += not repeated
         if number % 1000 == 0:
             target.poll(0)
@@ -166,7 +170,7 @@ def fill(brokers: str, topic: str, shape: Shape, count: int, compression: str = 
 
 def write_paced(brokers: str, topic: str, shape: Shape, rate: float, seconds: float) -> None:
     """Write at a rate (records/s), a few records every millisecond; never the same ones again."""
-    target, answers = producer(brokers, "none", 0), _Answers()
+    target, answers = producer(brokers, "none", 0), Answers()
     source = records(shape, round(rate * seconds), time.time_ns())
     begun, sent, done = time.perf_counter(), 0, False
     while not done:
@@ -177,7 +181,7 @@ def write_paced(brokers: str, topic: str, shape: Shape, rate: float, seconds: fl
             except StopIteration:
                 done = True
                 break
-            _send(target, topic, key, value, headers, answers)
+            send(target, topic, key, value, headers, answers)
             sent += 1
         target.poll(0)
         time.sleep(0.001)

@@ -26,14 +26,14 @@ from benchmarks.deployment import Deployment
 from benchmarks.load import WRITERS, Shape, fill, write
 from benchmarks.processes import Processes
 from benchmarks.results import Results
-from walstream import topics
+from walstream import router_tables, topics
 from walstream.config import load_namespaces
 from walstream.dedup import encode_row, segment_of
 from walstream.engine import changelog
 from walstream.engine.store import Store
 from walstream.engine.table_writer import SEGMENT
 from walstream.metrics import RouterMetrics
-from walstream.router import table_names, topology
+from walstream.router import topology
 
 TIMEOUT = 600.0  # s until a router with a large table has read it
 TRAFFIC = 200_000  # records through a started router, before its memory is looked at
@@ -113,7 +113,7 @@ def recover(brokers: str, folder: Path, ends: dict[int, int]) -> dict[str, Any]:
     """Recover the table of every partition into an empty store."""
     namespace = _namespace(folder)
     tables = topology(namespace, 0, RouterMetrics(CollectorRegistry())).tables
-    spec = next(table for table in tables if table.name == table_names(namespace)[0])
+    spec = next(table for table in tables if table.name == router_tables.dedup(namespace))
     stores = [Store(folder / "recovered" / str(number), [spec]) for number in ends]
 
     async def run() -> int:
@@ -141,14 +141,15 @@ def _start(deployment: Deployment, number: int) -> tuple[float, float]:
     command, environment = deployment.command("router")
     begun = time.monotonic()
     with Processes(deployment.folder / f"start-{number}", [command], [environment]) as router:
-        _wait(deployment, router, before + 1)
+        wait(deployment, router, before + 1)
         seconds = time.monotonic() - begun
         fill(cluster.brokers, deployment.ingress, Shape(), TRAFFIC, seed=number)
-        _wait(deployment, router, before + 100 + TRAFFIC)
+        wait(deployment, router, before + 100 + TRAFFIC)
         return seconds, router.usage()[1] / 2**20
 
 
-def _wait(deployment: Deployment, router: Processes, records: int) -> None:
+def wait(deployment: Deployment, router: Processes, records: int) -> None:
+    """Wait until a router has put so many records into its log, markers of transactions included."""
     deadline = time.monotonic() + TIMEOUT
     while sum(deployment.cluster.ends(deployment.log).values()) < records:
         router.check()
