@@ -17,6 +17,7 @@ import cramjam
 import faust
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, codec
+from aiokafka.client import AIOKafkaClient
 from aiokafka.consumer import fetcher as aiokafka_fetcher
 from aiokafka.consumer.fetcher import Fetcher, FetchError, FetchResult, PartitionRecords
 from aiokafka.consumer.group_coordinator import GroupCoordinator
@@ -24,6 +25,8 @@ from aiokafka.consumer.subscription_state import SubscriptionState
 from aiokafka.producer import message_accumulator as aiokafka_accumulator
 from aiokafka.producer.message_accumulator import MessageAccumulator, MessageBatch
 from aiokafka.producer.sender import SendProduceReqHandler
+from aiokafka.protocol import transaction
+from aiokafka.protocol.produce import ProduceRequest, ProduceResponse_v8
 from aiokafka.record.control_record import ABORT_MARKER, ControlRecord
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.memory_records import MemoryRecords
@@ -195,6 +198,12 @@ async def test_fetcher_is_woken_by_the_consume_future(fetcher: Fetcher) -> None:
     assert "self._wait_consume_future" in inspect.getsource(Fetcher._fetch_requests_routine), "nobody waits for it"
 
 
+async def test_fetcher_reads_how_long_to_wait_for_each_request(fetcher: Fetcher) -> None:
+    source = inspect.getsource(Fetcher._get_actions_per_node)
+    for name in ("_fetch_min_bytes", "_fetch_max_wait_ms"):
+        assert hasattr(fetcher, name) and f"self.{name}" in source, f"Fetcher.{name}"
+
+
 async def test_fetcher_backoff_before_it_skips_a_held_partition(fetcher: Fetcher) -> None:
     assert fetcher._prefetch_backoff == 0.5, "Fetcher._prefetch_backoff"
     assert "backoff=self._prefetch_backoff" in inspect.getsource(Fetcher._proc_fetch_request), (
@@ -360,11 +369,34 @@ def test_lz4_is_told_its_level_and_that_blocks_are_independent() -> None:
     assert len(packed) > len(bytes(best.finish())), "cramjam.lz4.Compressor(level=1)"
 
 
-def test_offsets_of_a_transaction_cannot_be_empty() -> None:
-    from aiokafka.util import commit_structure_validate
+WHO = ["transactional_id", "producer_id", "producer_epoch"]
 
-    with pytest.raises(ValueError, match=r"\{\}"):
-        commit_structure_validate({})
+
+def test_client_that_transactions_go_through() -> None:
+    assert parameters(AIOKafkaClient.send) == ["self", "node_id", "request", "group"], "AIOKafkaClient.send"
+    assert parameters(AIOKafkaClient.coordinator_lookup) == ["self", "coordinator_type", "coordinator_key"]
+    assert inspect.iscoroutinefunction(AIOKafkaClient._wait_on_metadata), "AIOKafkaClient._wait_on_metadata"
+    assert parameters(AIOKafkaClient.force_metadata_update) == ["self"], "AIOKafkaClient.force_metadata_update"
+
+
+@pytest.mark.parametrize(
+    ("request_", "names"),
+    [
+        (transaction.InitProducerIdRequest, ["transactional_id", "transaction_timeout_ms"]),
+        (transaction.AddPartitionsToTxnRequest, [*WHO, "topics"]),
+        (transaction.AddOffsetsToTxnRequest, [*WHO, "group_id"]),
+        (transaction.TxnOffsetCommitRequest, ["transactional_id", "group_id", *WHO[1:], "topics"]),
+        (transaction.EndTxnRequest, [*WHO, "transaction_result"]),
+        (ProduceRequest, ["transactional_id", "required_acks", "timeout", "topics"]),
+    ],
+)
+def test_requests_of_a_transaction(request_: type, names: list[str]) -> None:
+    assert parameters(request_.__init__) == ["self", *names], request_.__name__  # type: ignore[misc]
+
+
+def test_append_time_in_the_answer_to_a_batch() -> None:
+    names = ProduceResponse_v8.SCHEMA.fields[0].array_of.fields[1].array_of.names
+    assert list(names[:4]) == ["partition", "error_code", "offset", "timestamp"], "ProduceResponse"
 
 
 # ------------------------------------------------------------------------------------------------ Faust

@@ -349,8 +349,26 @@ async def test_a_fetch_that_never_arrives_is_sought_back(worker: Worker, monkeyp
 
 async def test_a_backlog_is_committed_as_it_is_worked_off(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
     """A sink outside Kafka leaves no output, so that the size of a checkpoint never ends it."""
-    monkeypatch.setattr(module, "CHECKPOINT_AGE", 0.02)
+    monkeypatch.setattr(module, "CHECKPOINT_AGE", 20)
+    monkeypatch.setattr(module, "BACKLOG", 1)
     worker.processor.output = False
+    await worker.start()
+    offset = 0
+
+    async def more() -> None:
+        nonlocal offset
+        worker.fetch(offset := offset + 1)
+        await asyncio.sleep(0.005)
+
+    worker.processor.work = more
+    worker.fetch(0)
+    await worker.until(lambda: len(worker.broker.transactions) >= 2)
+    worker.processor.work = lambda: asyncio.sleep(0)
+
+
+async def test_a_trickle_that_never_ends_keeps_nothing_that_is_done(worker: Worker) -> None:
+    """Small fetches keep coming: a checkpoint goes on for no longer than records may wait."""
+    object.__setattr__(worker.task.topology, "latency", 20)
     await worker.start()
     offset = 0
 
