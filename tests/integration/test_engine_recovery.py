@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,12 @@ from aiokafka.structs import TopicPartition
 from confluent_kafka import TopicPartition as Deleted
 from confluent_kafka.admin import AdminClient
 
-from walstream.engine.changelog import ChangelogReader, apply, recover
+from walstream.engine.changelog import MOST_AGE, ChangelogReader, apply, recover
 from walstream.engine.checkpoint import Checkpoint
 from walstream.engine.producer import TransactionalProducer
 from walstream.engine.store import Store
 from walstream.engine.topology import TableSpec
+from walstream.topics import TOMBSTONES
 
 MakeTopic = Callable[..., str]
 Rows = dict[str, list[tuple[int, bytes, bytes]]]
@@ -115,6 +117,38 @@ async def test_a_rebuilt_store_equals_the_one_that_was_written(partition: Partit
     assert await partition.recover(fresh) == 2 * 5 * 50
     assert rows(fresh) == rows(partition.store)
     assert await partition.recover(fresh) == 0, "markers at the end are behind it"
+
+
+async def test_a_store_that_was_away_for_longer_than_deletes_are_kept_is_rebuilt(
+    partition: Partition, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = partition.new_store()
+    await partition.fill()
+    await partition.recover(old)
+    # It has a row that was deleted since, and compaction has forgotten the delete.
+    gone = dict.fromkeys([b"gone"], b"x")
+    old.write({"plain": {0: gone}}, {table.changelog: old.offset(table.changelog) for table in partition.tables})
+    await partition.fill(1, seed=1)
+    monkeypatch.setattr(Store, "age", lambda store: MOST_AGE - 1)
+    assert await partition.recover(old) == 2 * 50, "it is not old enough"
+    await partition.fill(1, seed=2)
+    monkeypatch.setattr(Store, "age", lambda store: MOST_AGE + 1)
+    assert await partition.recover(old) == 2 * 7 * 50
+    assert rows(old) == rows(partition.store)
+    old.write({"plain": {0: gone}}, {})
+    assert await partition.recover(old) == 0, "an owner that had nothing to write for so long is up to date"
+
+
+def test_a_store_knows_its_age(partition: Partition, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert partition.store.age() == 0
+    partition.store.write({}, {})
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + 100)
+    assert 99 <= partition.store.age() <= 101
+
+
+def test_deletes_are_kept_for_longer_than_a_store_may_be_away() -> None:
+    assert MOST_AGE < TOMBSTONES / 1000
 
 
 async def test_empty_changelogs_are_recovered_at_once(partition: Partition) -> None:

@@ -6,6 +6,7 @@ Whole fetches go in, one write batch each, with the offset behind them, so an in
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,7 +18,10 @@ from walstream.engine.store import Store
 from walstream.engine.table_writer import SEGMENT
 from walstream.engine.topology import TableSpec
 
+log = logging.getLogger(__name__)
+
 FETCH_SIZE = 4 << 20  # bytes per partition and fetch
+MOST_AGE = 6 * 86_400.0  # s; compacted changelogs keep a delete for a week
 STALL = 60.0  # s without a single record, though the end is not reached
 
 
@@ -111,8 +115,13 @@ async def recover(
         The number of records read.
     """
     by_changelog = {table.changelog: table for table in tables}
-    if any(store.offset(changelog) > end for changelog, (_, end) in bounds.items()):
-        store.clear()  # it has what the changelog has not: it belongs to another life of this topic
+    ahead = any(store.offset(changelog) > end for changelog, (_, end) in bounds.items())
+    behind = any(0 < store.offset(changelog) < end for changelog, (_, end) in bounds.items())
+    if ahead or (behind and store.age() > MOST_AGE):
+        # It has what the changelog has not: it belongs to another life of this topic, or to a time of which compaction
+        # has forgotten the deletes, and rows that are gone would be back.
+        log.warning("%s cannot be brought up to date; it is rebuilt from its changelogs", store.path)
+        store.clear()
     start = {
         TopicPartition(changelog, partition): max(store.offset(changelog), first)
         for changelog, (first, _) in bounds.items()

@@ -11,6 +11,7 @@ import contextlib
 import logging
 import shutil
 import struct
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -262,6 +263,11 @@ class Store:
         stored = self._db.get(b"offset:" + changelog.encode())
         return 0 if stored is None else OFFSET.unpack(stored)[0]
 
+    def age(self) -> float:
+        """Seconds since something was written into it; 0 where nothing was."""
+        stored = self._db.get(b"written")
+        return 0.0 if stored is None else max(0.0, time.time() - OFFSET.unpack(stored)[0])
+
     def catch_up(self) -> None:
         """Bring a secondary up to what the owner has written by now."""
         self._db.try_catch_up_with_primary()
@@ -286,6 +292,7 @@ class Store:
                         put(key, value, handle)
         for changelog, offset in offsets.items():
             batch.put(b"offset:" + changelog.encode(), OFFSET.pack(offset))
+        batch.put(b"written", OFFSET.pack(int(time.time())))
         with self._condemning():
             self._db.write(batch)
             for table in writes:
