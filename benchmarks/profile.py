@@ -20,7 +20,9 @@ from pathlib import Path
 import psutil
 
 from benchmarks.cluster import Cluster
+from benchmarks.delayed import DAY, SPREAD, prepare
 from benchmarks.deployment import Deployment
+from benchmarks.figures.delay import UNBOUNDED, namespace_of
 from benchmarks.figures.delivery import routed
 from benchmarks.load import Shape, fill
 from benchmarks.processes import Processes
@@ -44,6 +46,8 @@ a third or so: shares are what to read here, and times are in the [benchmarks](.
 TITLES = {
     "router": "# Where the microseconds of a record go: router\n\n" + HOW.format(role="router"),
     "delivery": "# Where the microseconds of a record go: delivery to Kafka\n\n" + HOW.format(role="delivery"),
+    "scheduling": "# Where the microseconds of a delayed record go: scheduling\n\n" + HOW.format(role="scheduling"),
+    "overdue": "# Where the microseconds of a delayed record go: sending\n\n" + HOW.format(role="overdue"),
 }
 
 
@@ -75,17 +79,25 @@ def profile(cluster: Cluster, role: str, *, records: int, partitions: int) -> Pr
     Parameters
     ----------
     role
-        ``router``, or ``delivery``, which is one to a Kafka topic.
+        ``router``; ``scheduling`` or ``overdue``, which are one with delayed records; or ``delivery``, which is one to
+        a Kafka topic.
     """
-    if role == "router":
-        deployment, done = Deployment(cluster, "profile", partitions=partitions), "profile.log"
-        deployment.apply()
-        fill(cluster.brokers, deployment.ingress, Shape(), records)
-    else:
+    worker, done = "router", "profile.log"
+    if role == "delivery":
         deployment, _ = routed(cluster, "profile", records, partitions, "none", Shape())
-        role, done = "copy", "profile-copy"
-        deployment.add_target(role, {"sink": "kafka", "options": {"topic": done}})
-    command, environment = deployment.command(role)
+        worker, done = "copy", "profile-copy"
+        deployment.add_target(worker, {"sink": "kafka", "options": {"topic": done}})
+    else:
+        deployment = Deployment(cluster, "profile", partitions=partitions, schedule=UNBOUNDED)
+        deployment.apply()
+        if role == "overdue":
+            now = time.time_ns() // 1_000
+            prepare(cluster.brokers, namespace_of(deployment), records, now - DAY, now - DAY // 2)
+        else:
+            extra = SPREAD if role == "scheduling" else ()
+            done = "profile.schedule.changelog" if role == "scheduling" else done
+            fill(cluster.brokers, deployment.ingress, Shape(extra=extra), records)
+    command, environment = deployment.command(worker)
     raw = cluster.folder / "profile.raw"
     with Processes(cluster.folder / "profile-run", [command], [environment]) as processes:
         _wait(cluster, processes, done, WARM * records)

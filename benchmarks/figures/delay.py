@@ -58,7 +58,7 @@ def pending(cluster: Cluster, *, partitions: int, pending: int, records: int, ra
         deployment.apply()
         now = time.time_ns() // 1_000
         begun = time.monotonic()
-        prepare(cluster.brokers, _namespace(deployment), count, now + DAY, now + 30 * DAY)
+        prepare(cluster.brokers, namespace_of(deployment), count, now + DAY, now + 30 * DAY)
         console.print(f"{count:,} pending, prepared in {time.monotonic() - begun:.0f} s")
         with _started(deployment, 1) as first:
             found: dict[str, Any] = {"first_start_s": first.seconds, "first_start_cpu_s": first.cpu}
@@ -104,7 +104,7 @@ def scheduling(cluster: Cluster, *, partitions: int, records: int, count: int, w
             deployment.apply()
             output = deployment.log
             if name == "delayed":
-                output = topics.router_changelogs(_namespace(deployment))["schedule"].name
+                output = topics.router_changelogs(namespace_of(deployment))["schedule"].name
             command, environment = deployment.command("router")
             with Processes(deployment.folder / "run", [command], [environment]) as router:
                 found = drain(router, _progress(cluster, output), cluster.cpu, expected=records, warm=warm, limit=LIMIT)
@@ -129,7 +129,7 @@ def overdue(cluster: Cluster, *, partitions: int, records: int, warm: float) -> 
     deployment = Deployment(cluster, "overdue", partitions=partitions, schedule=UNBOUNDED)
     deployment.apply()
     now = time.time_ns() // 1_000
-    prepare(cluster.brokers, _namespace(deployment), records, now - DAY, now - DAY // 2)
+    prepare(cluster.brokers, namespace_of(deployment), records, now - DAY, now - DAY // 2)
     command, environment = deployment.command("router")
     with Processes(deployment.folder / "run", [command], [environment]) as router:
         found = drain(router, _progress(cluster, deployment.log), cluster.cpu, expected=records, warm=warm, limit=LIMIT)
@@ -199,7 +199,7 @@ def _lateness(deployment: Deployment, records: int, rate: float) -> dict[str, di
     cluster = deployment.cluster
     consumer = tail(cluster.brokers, deployment.log, cluster.ends(deployment.log))
     consumer.poll(1)
-    scheduled = _progress(cluster, topics.router_changelogs(_namespace(deployment))["schedule"].name)
+    scheduled = _progress(cluster, topics.router_changelogs(namespace_of(deployment))["schedule"].name)
     before = scheduled()
     first = time.time_ns() // 1_000 + 5_000_000 + records * 1_000_000 // SCHEDULED_LEAST
     every = 1e6 / rate
@@ -267,7 +267,8 @@ def _started(deployment: Deployment, number: int) -> Iterator[Started]:
         yield Started(processes, time.monotonic() - begun, processes.usage()[0], before + some)
 
 
-def _namespace(deployment: Deployment) -> Namespace:
+def namespace_of(deployment: Deployment) -> Namespace:
+    """As its file says."""
     return load_namespaces(deployment.folder / "config")[deployment.name]
 
 
