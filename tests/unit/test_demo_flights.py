@@ -88,6 +88,13 @@ def _from_json(column: str, value: Any) -> Any:
     return value
 
 
+def test_the_first_day_is_that_in_new_york(flights: Flights) -> None:
+    day, keys = flights.first_day()
+    assert day == "2013-03-01"
+    assert keys == [key for key in flights.rows() if key.endswith(day)]
+    assert len(keys) == 958
+
+
 def test_a_missing_package_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(MissingExtra, match=r'pip install "walstream\[demo\]"'):

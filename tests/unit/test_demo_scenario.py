@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from walstream.answers import Answer
 from walstream.config import load_connections, load_namespaces
 from walstream.demo import scenario
 from walstream.demo.check import Findings
 from walstream.demo.flights import Step
-from walstream.demo.scenario import Result, clear, own_folder, record_of, repeated, write_config, write_of
+from walstream.demo.folder import clear, own_folder
+from walstream.demo.purge import Purge
+from walstream.demo.scenario import Result, record_of, repeated, write_config, write_of
 from walstream.errors import ConfigurationError, WalstreamError
 from walstream.mutation import KeyTemplate, Mutation
+from walstream.pending import Outcome
 
 STEPS = [Step(n, f"flight-{n % 100}", f"status-{n}", {"status": "departed"}) for n in range(10_000)]
 
@@ -54,10 +59,21 @@ def test_its_configuration_is_right_and_that_of_the_examples(tmp_path: Path) -> 
     assert (tmp_path / "config" / "flights.yaml").read_text() == examples.read_text()
 
 
+def purged() -> Purge:
+    purge = Purge("2013-01-01", at=0, due={"a": 1_000, "b": 2_000}, written=2)
+    purge.answers = [
+        Answer("cancel", "1", "/demo", "c", Outcome.CANCELLED),
+        Answer("reschedule", "2", "/demo", "b", Outcome.RESCHEDULED, due=2_000),
+    ]
+    purge.sent, purge.gone = {"a": [1], "b": [3]}, {"a": 1.0, "b": 2.0}
+    purge.rows, purge.left = Findings(right=1), 0
+    return purge
+
+
 def good() -> Result:
     return Result(
         month=1, flights=2, mutations=6, written=7, written_again=1, in_log=6, dropped=1,
-        rows=Findings(right=2), copies=Findings(right=6),
+        rows=Findings(right=2), copies=Findings(right=6), purge=purged(),
     )  # fmt: skip
 
 
@@ -73,6 +89,8 @@ def test_all_is_equal() -> None:
         ({"copies": Findings(5, 1, ["a/1 is not there"])}, "a/1 is not there"),
         ({"dead": {"flights.dlq": 1}}, "flights.dlq holds 1 records"),
         ({"in_log": 7}, "the log has 7 records of 6 mutations"),
+        ({"purge": None}, "nothing was deleted"),
+        ({"purge": replace(purged(), left=1)}, "the schedule still has rows"),
         ({"dropped": 0}, "0 records were dropped as duplicates, and 1 written again"),
     ],
 )

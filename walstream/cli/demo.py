@@ -27,23 +27,32 @@ if TYPE_CHECKING:
     show_default=True,
     help="Where everything is kept; the next demo begins it anew.",
 )
+@click.option(
+    "--picture",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE.svg",
+    help="Draw the curve of the delayed deletes.",
+)
 @json_option
-def demo(month: int, keep: bool, stop: bool, folder: Path, as_json: bool) -> None:
+def demo(month: int, keep: bool, stop: bool, folder: Path, picture: Path | None, as_json: bool) -> None:
     """Run the main job on real Kafka, real Cassandra and real flights.
 
     A month of flights that left New York in 2013, each a row that changes as the day goes on, is written as mutations
     in the order of time, some of them twice. Workers are killed on the way, on purpose. Then every row in Cassandra
-    and every record in the copy topic is compared with what the data says; the exit status is 0 only if all is equal.
+    and every record in the copy topic is compared with what the data says. At last the flights of one day are deleted,
+    each after a delay with jitter, one delete is cancelled and one rescheduled: the curve is flat, and none is early.
+    The exit status is 0 only if all is equal.
 
     \b
     Examples:
       walstream demo
       walstream demo --month 7 --keep
+      walstream demo --picture deletes.svg
       walstream demo --stop
     """
     try:
+        from walstream.demo.folder import stop as stop_kept
         from walstream.demo.scenario import Demo
-        from walstream.demo.scenario import stop as stop_kept
     except MissingExtra:
         raise MissingExtra("The demo", "demo") from None
     if stop:
@@ -61,6 +70,11 @@ def demo(month: int, keep: bool, stop: bool, folder: Path, as_json: bool) -> Non
     screen = Screen(Console(stderr=as_json, highlight=False, soft_wrap=True))
     show = Demo(folder, month=month, keep=keep, audience=screen)
     result = show.run()
+    if picture is not None and result.purge is not None:
+        purge = result.purge
+        purge.curve().picture(
+            picture, f"{purge.written:,} deletes, written at once with a delay: rows gone per half second"
+        )
     if as_json:
         print_json(result.as_dict() | ({"settings": show.settings} if keep else {}))
     else:
@@ -87,6 +101,11 @@ Everything still runs. What to try:
 
 Write with the client, and look again:
   walstream write flights --row flight={key} --set status=diverted --set dest=ORD
+
+Delete a row in ten minutes, see it wait, and cancel it:
+  walstream write flights --row flight={key} --delete --delay 10m --id purge-1
+  WALSTREAM_DATADIR={folder}/data/router faust -A topologies.router table flights.schedule list
+  walstream cancel flights purge-1 --key {key}
 
 Write from anywhere, with kcat (the id makes a repetition harmless):
   echo '{{"op":"put","key":{{"flight":"{key}"}},"set":{{"status":"gone"}}}}' | kcat -P -b {show.servers.brokers} \\

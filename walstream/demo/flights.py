@@ -105,6 +105,11 @@ class Flights:
         """The table's columns, the key first."""
         return [str(name) for name in self.frame.columns if name != "day"]
 
+    def first_day(self) -> tuple[str, list[str]]:
+        """The first day's date in New York, and the keys of its flights."""
+        keys = _values(self.frame["flight"][self.frame["day"] == self.frame["day"].min()])
+        return keys[0][-len("2013-01-01") :], keys
+
     def rows(self) -> dict[str, dict[str, Any]]:
         """The rows that must be in the table in the end, by key, as the Cassandra driver gives them."""
         names = self.columns()

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import importlib.resources
 import random
-import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,18 +14,24 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+import orjson
+
 from walstream.apply import apply
 from walstream.changes import Action
 from walstream.client import Client, Durable, Write
 from walstream.config import load_connections, load_namespaces
 from walstream.demo.check import Findings, Record, compare_records, compare_rows
 from walstream.demo.flights import Flights, Step
+from walstream.demo.folder import clear, own_folder
+from walstream.demo.purge import DELAY, JITTER, Onlooker, Purge, id_of
+from walstream.demo.table import gone_reader, read_rows, session, status_reader
 from walstream.demo.watch import Watch
-from walstream.demo.workers import Workers, stop_kept
-from walstream.errors import ConfigurationError, WalstreamError
+from walstream.demo.workers import Workers, environment
+from walstream.errors import WalstreamError
 from walstream.kafka import KafkaConnection
 from walstream.local import CassandraOptions, KafkaOptions, Servers
 from walstream.mutation import put
+from walstream.namespace import Namespace
 
 SOURCE = "walstream/demo"
 COPY_TOPIC = "flights-copy"
@@ -39,10 +45,9 @@ KILLS = ((0.4, "router"), (0.7, "flights.base"))  # how much is written when a w
 
 START_SECONDS = 60.0  # until the workers are members of their groups
 STILL_SECONDS = 60.0  # without any progress: then what is missing will not come
-ANSWER_SECONDS = 60.0  # until each write must be durable
-
-_OWN = ("config", "data", "local", "run.log", "run.err")  # what a demo leaves in its folder
-_MARKER = "demo.lock"
+ANSWER_SECONDS = 60.0  # until each write must be durable, and a cancel answered
+COUNT = "faust -A topologies.router table flights.schedule count"
+LATE_SECONDS = 30.0  # after the last delete is due: then what is missing will not come
 
 
 class Audience(Protocol):
@@ -59,6 +64,9 @@ class Audience(Protocol):
 
     def watching(self, watch: Watch, written: Written) -> contextlib.AbstractContextManager[None]:
         """Show how it goes, for the length of a with statement."""
+
+    def following(self, purge: Purge) -> contextlib.AbstractContextManager[None]:
+        """Show how the deletes come, for the length of a with statement."""
 
 
 @dataclass
@@ -97,6 +105,7 @@ class Result:
     killed: list[str] = field(default_factory=list)
     rows: Findings = field(default_factory=Findings)
     copies: Findings = field(default_factory=Findings)
+    purge: Purge | None = None
     dead: dict[str, int] = field(default_factory=dict)
     latency_ms: dict[str, dict[str, float | int]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
@@ -111,7 +120,7 @@ class Result:
         # More may be: the client repeats what is not answered in time.
         if self.dropped < self.written_again:
             found.append(f"{self.dropped} records were dropped as duplicates, and {self.written_again} written again")
-        return found
+        return found + (["nothing was deleted"] if self.purge is None else self.purge.problems)
 
     @property
     def ok(self) -> bool:
@@ -120,7 +129,8 @@ class Result:
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
-        return {"ok": self.ok, **asdict(self), "problems": self.problems}
+        purge = None if self.purge is None else self.purge.as_dict()
+        return {"ok": self.ok, **asdict(self), "purge": purge, "problems": self.problems}
 
 
 class Demo:
@@ -173,6 +183,8 @@ class Demo:
                 self._write_and_wait(watch, kafka, steps)
                 with self._timed("check"):
                     self._check(cassandra, watch, flights, steps)
+                with self._timed("delete"):
+                    self._purge(cassandra, kafka, namespace, flights)
             self.result.seconds["all"] = round(time.monotonic() - begin, 1)
             if self._keep:
                 stack.pop_all()
@@ -235,7 +247,7 @@ class Demo:
             for first in range(0, len(writes), size):
                 chunk = writes[first : first + size]
                 handed_over = time.monotonic()
-                _write_all(client, chunk)
+                _write_all(client, [write_of(step) for step in chunk])
                 watch.latest = (chunk[-1], handed_over)
                 written.done += len(chunk)
                 seen.update(step.id for step in chunk)
@@ -269,8 +281,11 @@ class Demo:
             time.sleep(0.05)
 
     def _look(self, watch: Watch) -> None:
-        assert self.workers is not None
         watch.check()
+        self._news()
+
+    def _news(self) -> None:
+        assert self.workers is not None
         for happened in self.workers.news():
             self._audience.event(happened.words)
 
@@ -282,8 +297,63 @@ class Demo:
         result.dead = watch.dead()
         result.latency_ms = {stage.name: stage.latencies.summary() for stage in (watch.log, watch.base, watch.copy)}
         result.copies = compare_records([record_of(step) for step in steps], watch.copies)
-        rows = cassandra.execute(f"SELECT {', '.join(flights.columns())} FROM flights.flights")
-        result.rows = compare_rows(flights.rows(), (row._asdict() for row in rows), "flight")
+        result.rows = compare_rows(flights.rows(), read_rows(cassandra, flights), "flight")
+
+    def _purge(self, cassandra: Any, kafka: KafkaConnection, namespace: Namespace, flights: Flights) -> None:
+        day, keys = flights.first_day()
+        purge = self.result.purge = Purge.of(day, keys, SOURCE)
+        onlooker = Onlooker(purge, gone_reader(cassandra))
+        self._audience.stage(
+            f"Deleting the {purge.written:,} flights of {day}, each after {DELAY} s and up to {JITTER} s more"
+        )
+        with onlooker.looking(kafka, namespace), self._audience.following(purge):
+            with Client(connection=kafka, config=self.folder / "config", source=SOURCE) as client:
+                _write_all(client, purge.writes())
+                counting = self._count_pending()
+                self._think_better(client, purge)
+            self._await_deletes(purge, onlooker, counting)
+        self._audience.stage("Comparing what is left")
+        counting = self._count_pending()
+        left = {key: row for key, row in flights.rows().items() if key not in purge.due}
+        purge.rows = compare_rows(left, read_rows(cassandra, flights), "flight")
+        purge.left = _rows(counting)
+
+    def _think_better(self, client: Client, purge: Purge) -> None:
+        """Cancel one delete, reschedule another, and take up what the router answers."""
+        cancel = client.cancel("flights", id_of(purge.kept), key=purge.kept, wait=ANSWER_SECONDS)
+        reschedule = client.reschedule(
+            "flights", id_of(purge.moved), key=purge.moved, deliver_at=purge.moved_to, wait=ANSWER_SECONDS
+        )
+        for flight, receipt in ((purge.kept, cancel), (purge.moved, reschedule)):
+            answer = receipt.raise_for_durability().answer
+            if answer is None:
+                raise WalstreamError(f"what was asked about {id_of(flight)} was not answered: {receipt.error}")
+            purge.answered(flight, answer)
+            to = "" if answer.due is None else f", to {(answer.due - purge.at) / 1e6:g} s after the write"
+            self._audience.event(f"asked to {answer.action} {answer.ref}; the answer: {answer.outcome}{to}")
+
+    def _await_deletes(self, purge: Purge, onlooker: Onlooker, counting: subprocess.Popen[bytes]) -> None:
+        half = purge.at / 1e6 + DELAY + JITTER / 2
+        end = max(purge.due.values()) / 1e6 + LATE_SECONDS
+        while purge.waiting and time.time() < end:
+            onlooker.look()
+            self._news()
+            if purge.pending is None and counting.poll() is not None:
+                purge.pending = _rows(counting)
+                self._audience.event(f"beside the router, {COUNT} said meanwhile: {purge.pending} rows")
+            if time.time() > half:
+                onlooker.look_for_early_ones()
+                half = end
+
+    def _count_pending(self) -> subprocess.Popen[bytes]:
+        """Let the `faust` command count the rows of the schedule, beside the router that works with it."""
+        return subprocess.Popen(
+            [sys.executable, "-m", *COUNT.split(), "--json"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=environment({**self.settings, "WALSTREAM_DATADIR": str(self.folder / "data" / "router")}),
+        )
 
     def _clean_up(self) -> None:
         if self.workers is not None:
@@ -320,16 +390,23 @@ def record_of(step: Step) -> Record:
     return Record(step.flight.encode(), step.id.encode(), mutation.to_bytes())
 
 
-def _write_all(client: Client, steps: Sequence[Step]) -> None:
+def _write_all(client: Client, writes: Sequence[Write]) -> None:
     """Write, and write again with the same ids what is not known to be durable."""
     deadline = time.monotonic() + ANSWER_SECONDS
-    waiting = list(steps)
+    waiting = list(writes)
     while waiting:
-        receipts = client.write_many("flights", map(write_of, waiting))
+        receipts = client.write_many("flights", waiting)
         if time.monotonic() > deadline:
             for receipt in receipts:
                 receipt.raise_for_durability()
-        waiting = [step for step, receipt in zip(waiting, receipts, strict=True) if receipt.durable is not Durable.TRUE]
+        pairs = zip(waiting, receipts, strict=True)
+        waiting = [write for write, receipt in pairs if receipt.durable is not Durable.TRUE]
+
+
+def _rows(counting: subprocess.Popen[bytes]) -> int | None:
+    """What a count of rows said, once it has ended; None where it failed."""
+    said, _ = counting.communicate()
+    return int(orjson.loads(said)["rows"]) if counting.returncode == 0 else None
 
 
 def _read(month: int) -> tuple[Flights, list[Step]]:
@@ -343,68 +420,3 @@ def write_config(folder: Path, cassandra: str) -> None:
     namespace = importlib.resources.files("walstream.demo").joinpath("flights.yaml").read_text()
     (folder / "flights.yaml").write_text(namespace)
     (folder / "connections.yaml").write_text(f"main:\n  sink: cassandra\n  hosts: ['{cassandra}']\n")
-
-
-@contextlib.contextmanager
-def session(config: Path) -> Iterator[Any]:
-    """A session of Cassandra's driver, as the configuration says."""
-    from walstream.sinks.cassandra.session import connect, disconnect
-
-    connected = connect(load_connections(config)["main"], "LOCAL_QUORUM")  # type: ignore[arg-type]
-    try:
-        yield connected
-    finally:
-        disconnect(connected)
-
-
-def status_reader(cassandra: Any) -> Any:
-    """A function that gives a flight's status in the table, or None."""
-    statement = cassandra.prepare("SELECT status FROM flights.flights WHERE flight = ?")
-
-    def read(flight: str) -> str | None:
-        row = cassandra.execute(statement, (flight,)).one()
-        return None if row is None else row.status
-
-    return read
-
-
-@contextlib.contextmanager
-def own_folder(folder: Path) -> Iterator[None]:
-    """Hold a folder that is a demo's, or new.
-
-    Raises
-    ------
-    ConfigurationError
-        It holds something else, which must not be removed.
-    WalstreamError
-        A demo works in it.
-    """
-    marker = folder / _MARKER
-    if folder.exists() and not marker.exists() and any(folder.iterdir()):
-        raise ConfigurationError(
-            f"{folder} holds something that is not a demo's", remedy="give --folder a new or an empty folder"
-        )
-    folder.mkdir(parents=True, exist_ok=True)
-    with marker.open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise WalstreamError(f"a demo is running in {folder}") from None
-        yield
-
-
-def stop(folder: Path) -> bool:
-    """Stop what a demo left running in a folder, and tell whether there was anything."""
-    workers = stop_kept(folder / "data")
-    return bool(Servers(folder / "local").down()) or workers
-
-
-def clear(folder: Path) -> None:
-    """Stop and remove what an earlier demo left in its folder."""
-    stop(folder)
-    for name in _OWN:
-        path = folder / name
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)

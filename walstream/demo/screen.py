@@ -16,10 +16,12 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
+    from walstream.demo.purge import Purge
     from walstream.demo.scenario import Result, Written
     from walstream.demo.watch import Stage, Watch
 
 _PLAIN_EVERY = 2.0  # seconds between two plain lines
+_CURVE = "rows that went from Cassandra in each half second, by seconds after the write:"
 _EVENTS = 8  # that stay on the screen below the table
 
 TITLES = {"log": "router: flights.log", "base": "base: Cassandra", "copy": "copy: flights-copy"}
@@ -63,14 +65,27 @@ class Screen:
     @contextlib.contextmanager
     def watching(self, watch: Watch, written: Written) -> Iterator[None]:
         """Show how it goes: all the time in a terminal, else every two seconds."""
+        with self._showing(lambda: self._table(watch, written), lambda: _plain(watch, written)):
+            yield
+
+    @contextlib.contextmanager
+    def following(self, purge: Purge) -> Iterator[None]:
+        """Show how the deletes come: the curve as it grows in a terminal, else when all are there."""
+        with self._showing(lambda: self._curve(purge), lambda: _plain_purge(purge)):
+            yield
+        if not self._output.is_terminal:
+            self._output.print(Text(_CURVE))
+            self._output.print(purge.curve().text())
+
+    @contextlib.contextmanager
+    def _showing(self, live: Callable[[], Group], plain: Callable[[], str]) -> Iterator[None]:
         if self._output.is_terminal:
-            with Live(
-                get_renderable=lambda: self._table(watch, written), console=self._output, refresh_per_second=5
-            ) as self._live:
+            self._events.clear()
+            with Live(get_renderable=live, console=self._output, refresh_per_second=5) as self._live:
                 yield
             self._live = None
             return
-        with _repeating(_PLAIN_EVERY, lambda: self._output.print(self._line(Text(_plain(watch, written))))):
+        with _repeating(_PLAIN_EVERY, lambda: self._output.print(self._line(Text(plain())))):
             yield
 
     def result(self, result: Result) -> None:
@@ -90,6 +105,8 @@ class Screen:
             f"{result.written:,} writes, {result.written_again:,} of them repeated with the same id; "
             f"{result.dropped:,} dropped as duplicates, {result.in_log:,} in the log"
         )
+        if result.purge is not None:
+            _say_purge(out, result.purge)
         if result.killed:
             out.print(f"killed on the way: {', '.join(result.killed)}")
         out.print(_latency_table(result))
@@ -114,6 +131,32 @@ class Screen:
         table.add_row("dropped as duplicates", f"{watch.dropped:,}", "", "", "")
         bar = ProgressBar(total=max(1, written.total), completed=written.done, width=60)
         return Group(self._line(Text(self._stage, style="bold")), bar, table, *self._events)
+
+    def _curve(self, purge: Purge) -> Group:
+        return Group(
+            self._line(Text(self._stage, style="bold")),
+            Text(_plain_purge(purge)),
+            Text(_CURVE, style="dim"),
+            purge.curve().text(),
+            *self._events,
+        )
+
+
+def _plain_purge(purge: Purge) -> str:
+    pending = len(purge.due.keys() - purge.sent.keys())
+    return f"{pending:,} deletes are pending, {len(purge.sent):,} in the log; {len(purge.gone):,} rows are gone"
+
+
+def _say_purge(out: Console, purge: Purge) -> None:
+    came, late = purge.came(), purge.lateness().summary()
+    style = "bold red" if purge.problems else "green"
+    out.print(Text(f"{came.right:,} of {len(purge.due):,} delayed deletes came once, and none early", style=style))
+    out.print(Text(f"{purge.rows.right:,} rows are left as the data says, and no other", style=style))
+    if came.right:
+        out.print(
+            f"into the log p50 {late['p50']:g} ms, p99 {late['p99']:g} ms after they were due; "
+            f"{max(purge.curve().came):,} rows at most went in a half second"
+        )
 
 
 def _percentiles(stage: Stage) -> tuple[str, str]:

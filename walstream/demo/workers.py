@@ -54,7 +54,7 @@ class Workers:
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=err,
-                env={**_without_settings(), **settings},
+                env=environment(settings),
                 start_new_session=True,
                 preexec_fn=None if detach else dies_with_parent(),
             )
@@ -139,6 +139,7 @@ def _locked(path: Path) -> bool:
     return False
 
 
-def _without_settings() -> dict[str, str]:
-    """The environment but for settings of walstream: the demo brings its own."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("WALSTREAM_")}
+def environment(settings: Mapping[str, str]) -> dict[str, str]:
+    """The environment with these settings of walstream, and no others: the demo brings its own."""
+    others = {name: value for name, value in os.environ.items() if not name.startswith("WALSTREAM_")}
+    return {**others, **settings}
