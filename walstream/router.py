@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry
 from walstream import deadletter, router_tables, topics
 from walstream.admin import Admin
 from walstream.config import load_namespaces
-from walstream.dedup import ANSWERED, DUPLICATE, EXPIRED, decide, decode_row, encode_row, segment_of
+from walstream.dedup import ANSWERED, CANCELLED, DUPLICATE, EXPIRED, decide, decode_row, encode_row, segment_of
 from walstream.effective_time import EffectiveTimes, check_ahead
 from walstream.engine.app import App, make_app
 from walstream.engine.checkpoint import Checkpoint
@@ -33,12 +33,11 @@ from walstream.metrics import RouterMetrics, serve
 from walstream.murmur2 import partition_for
 from walstream.mutation import TYPE, KeyTemplate, key_mismatch, parse_mutation
 from walstream.namespace import Namespace
-from walstream.pending import due_time
 from walstream.preflight import preflight
 from walstream.record import Message, Record, parse
 from walstream.settings import Settings
 from walstream.trim import trim
-from walstream.waiting_room import Known, WaitingRoom, is_delayed
+from walstream.waiting_room import Known, Terms, WaitingRoom
 from walstream.wire import Record as KafkaRecord
 from walstream.wire import plain_event
 
@@ -46,9 +45,11 @@ log = logging.getLogger(__name__)
 
 CHUNK = 64  # records decoded at once: enough to pay for one look into the table, few enough for the cache
 SAMPLE = 1_000  # records between two looks at a producer's partitioner
-Accepted = tuple[KafkaRecord, bytes, int, int, Record | None]
-"""A record, its identity, append time (ms) and write time (µs), and what was parsed where it is of no common kind."""
+Accepted = tuple[KafkaRecord, bytes, int, int, Terms | None, Record | None]
+"""A record, its identity, append time (ms) and write time (µs); terms, if it may have some; and what was parsed where it
+is of no common kind."""
 MUTATION_TYPE = TYPE.encode()
+_ENDS = {EXPIRED: "expired", CANCELLED: "cancelled"}
 
 
 class RouterProcessor:
@@ -97,10 +98,10 @@ class RouterProcessor:
 
     async def process_due(self, checkpoint: Checkpoint) -> None:
         rows, count = self._room.send_due(checkpoint, checkpoint.output(self._log))
-        # What was sent is known for a window from now on. The clock is a broker's too, as append times are.
-        self._advance(checkpoint.clock.now() // 1000)
+        # Into the segment of what was read last, however long ago that came: if the window went on by the time that it
+        # is, whatever was written in a long stop of the router, and is yet to be read, would find it empty.
         checkpoint.table(self._dedup).put_many(rows, int(time.time() * 1000), self._segment)
-        self._metrics.count(self._namespace.name, count)
+        self._metrics.due(self._namespace.name, count)
 
     def _route(self, chunk: list[KafkaRecord], checkpoint: Checkpoint) -> None:
         now = int(time.time() * 1000)
@@ -120,22 +121,23 @@ class RouterProcessor:
         count: Counter[str] = Counter(refused=len(chunk) - len(accepted))
         names = [name for _, name, *_ in accepted]
         known, waiting = dedup.get_many(names), room.look_up(names, checkpoint)
-        for (raw, name, appended, written, record), row, stored in zip(accepted, known, waiting, strict=True):
+        for (raw, name, appended, written, terms, record), row, stored in zip(accepted, known, waiting, strict=True):
             position = raw.offset
             if name in rows or (row is not None and decide(decode_row(row), position) is DUPLICATE):
                 continue
             if appended >= self._segment * 1000:
-                self._advance(appended)
+                self._segment = segment_of(appended, self._window)
             destination: int | None
-            if record is None and stored is None and name not in room.changed:
+            if terms is None and stored is None and name not in room.changed:
                 destination = output.append_entry(raw, assign(written, position))
                 logged += 1
             elif record is not None and record.action != "write":
-                count[room.act(raw, written, appended, record, rows, checkpoint, self._dedup)] += 1
+                room.act(raw, written, appended, record, rows, checkpoint, self._dedup)
                 destination = ANSWERED
+                count["answered"] += 1
             else:
                 try:
-                    destination = room.admit(raw, name, written, appended, record, stored, checkpoint)
+                    destination = room.admit(raw, name, written, appended, terms, record, stored, checkpoint)
                 except Known:
                     continue
                 if destination is None:
@@ -146,20 +148,16 @@ class RouterProcessor:
                     # Kafka's own key, which a partitionkey does not replace: what targets see is what was written.
                     destination = output.append(raw.timestamp, raw.key, raw.value, headers)
                     logged += 1
-                elif destination == EXPIRED:
-                    count["expired"] += 1
-                elif destination < ANSWERED:
-                    count["scheduled"] += 1
+                else:
+                    count[_ENDS.get(destination, "scheduled")] += 1
             assert destination is not None
             rows[name] = encode_row(position, destination)
             new += 1
         dedup.put_many(rows, now, self._segment)
         count.update(logged=logged, duplicate=len(accepted) - new)
-        self._metrics.count(self._namespace.name, count)
-
-    def _advance(self, clock: int) -> None:
-        """Go on to the segment of a moment (ms), if it is a later one."""
-        self._segment = max(self._segment, segment_of(clock, self._window))
+        self._metrics.read(self._namespace.name, count)
+        if room.answered:
+            self._metrics.answered(self._namespace.name, room.answered)
 
     def finish(self, checkpoint: Checkpoint) -> None:
         times = checkpoint.table(self._times_table)
@@ -179,24 +177,27 @@ class RouterProcessor:
         # The broker's append time; an adopted topic may have the producers' times instead, which can be anything.
         appended = raw.timestamp if raw.timestamp_type == 1 else min(raw.timestamp, now)
         event = plain_event(raw) if raw.size <= self._limit else None
-        record = None
+        record = terms = None
         if event is not None:
-            name, written, kind = event
+            name, written, kind, asked = event
         else:
             record = self._parse(raw)
             name, written, kind = identity(record.key, record.source, record.id), record.time, record.type.encode()
+            asked = record.delay, record.deliver_at, record.jitter, record.expiry
         if written is None:
             written = appended * 1000
         else:
             check_ahead(written, appended)
-        if record is not None and is_delayed(record):
-            due_time(written, name, record.delay, record.deliver_at, record.jitter)  # it may be too far
-        if self._template is not None and kind == MUTATION_TYPE:
+        if asked is not None:
+            # Of a reschedule the jitter is drawn from the write's identity.
+            drawn = name if record is None or record.ref is None else identity(record.key, record.source, record.ref)
+            terms = Terms.of(written, drawn, *asked)
+        if self._template is not None and kind == MUTATION_TYPE and (record is None or record.action == "write"):
             key, payload = (raw.key, raw.value) if record is None else (record.key, record.payload)
             mismatch = key_mismatch(self._template, parse_mutation(payload or b""), key)
             if mismatch is not None:
                 raise RecordRefused("key-mismatch", mismatch)
-        return raw, name, appended, written, record
+        return raw, name, appended, written, terms, record
 
     def _parse(self, raw: KafkaRecord) -> Record:
         """Read a record that is not of the common kind, or larger than those may be."""

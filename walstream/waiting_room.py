@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Sequence
+from typing import NamedTuple, Self
 
 from walstream import router_tables, topics
 from walstream.answers import Answer
@@ -42,9 +43,35 @@ from walstream.wire import Record as KafkaRecord
 STRETCH = 1_000  # records sent at once; fetches wait meanwhile
 
 
-def is_delayed(record: Record) -> bool:
-    """Whether a record is to be sent later than it comes."""
-    return record.delay is not None or record.deliver_at is not None or record.jitter is not None
+class Terms(NamedTuple):
+    """When a record is to be sent, and until when it may be.
+
+    Parameters
+    ----------
+    due
+        µs since the epoch; None where it is to be sent as it comes.
+    expiry
+        µs since the epoch, or None.
+    """
+
+    due: int | None
+    expiry: int | None
+
+    @classmethod
+    def of(
+        cls, written: int, name: bytes, delay: int | None, deliver_at: int | None, jitter: int | None,
+        expiry: int | None,
+    ) -> Self:  # fmt: skip
+        """From what a record asks for; the parameters but the last are those of `walstream.pending.due_time`.
+
+        Raises
+        ------
+        RecordRefused
+            It is due after the year 9999.
+        """
+        if delay is None and deliver_at is None and jitter is None:
+            return cls(None, expiry)
+        return cls(due_time(written, name, delay, deliver_at, jitter), expiry)
 
 
 class WaitingRoom:
@@ -63,6 +90,8 @@ class WaitingRoom:
         The names of its two tables, schedule and pending.
     changed
         Identities for which something else waits than the last `look_up` said.
+    answered
+        How many answers were given since then, by outcome.
     """
 
     def __init__(self, namespace: Namespace, times: EffectiveTimes) -> None:
@@ -74,6 +103,7 @@ class WaitingRoom:
         self._pace = Pace(namespace.schedule.overdue_rate / namespace.topics.partitions)
         self._schedule: Schedule
         self.changed: set[bytes] = set()
+        self.answered: Counter[str] = Counter()
 
     def open(self, checkpoint: Checkpoint) -> None:
         """Take up what the tables have."""
@@ -89,13 +119,14 @@ class WaitingRoom:
     def look_up(self, identities: Sequence[bytes], checkpoint: Checkpoint) -> list[bytes | None]:
         """What waits for each identity. It costs nothing where nothing waits at all."""
         self.changed.clear()
+        self.answered.clear()
         if self.is_empty:
             return [None] * len(identities)
         return checkpoint.table(self.tables[1]).get_many(list(identities))
 
     def admit(
-        self, raw: KafkaRecord, name: bytes, written: int, appended: int, record: Record | None, stored: bytes | None,
-        checkpoint: Checkpoint,
+        self, raw: KafkaRecord, name: bytes, written: int, appended: int, terms: Terms | None, record: Record | None,
+        stored: bytes | None, checkpoint: Checkpoint,
     ) -> int | None:  # fmt: skip
         """Decide about a write that the dedup table does not know.
 
@@ -105,6 +136,8 @@ class WaitingRoom:
             The record of the ingress, and its identity.
         written, appended
             Its write time (µs), and when the broker got it (ms).
+        terms
+            Its own, if it has some.
         record
             What was parsed, if it was.
         stored
@@ -125,16 +158,13 @@ class WaitingRoom:
         if name in self.changed:
             stored = pending.get(name)
         row = None if stored is None else decode_row(stored)
-        due = expiry = None
-        if record is not None:
-            expiry = record.expiry
-            if is_delayed(record):
-                due = due_time(written, name, record.delay, record.deliver_at, record.jitter)
+        due, expiry = (None, None) if terms is None else terms
         if isinstance(row, Pending) and row.sequence != raw.offset:
             raise Known
-        arrival = decide_write(
-            written, raw.offset, due, expiry, appended * 1000, row if isinstance(row, Waiting) else None
-        )
+        came = appended * 1000
+        if raw.timestamp_type != 1:  # the producer's: it must make nothing early either
+            came = min(came, checkpoint.clock.now())
+        arrival = decide_write(written, raw.offset, due, expiry, came, row if isinstance(row, Waiting) else None)
         if row is not None:
             # What waited for it; or it is read again, and is what waited.
             self._schedule.remove(schedule, row.until if isinstance(row, Waiting) else row.due, row.sequence, now)
@@ -164,7 +194,7 @@ class WaitingRoom:
     def act(
         self, raw: KafkaRecord, written: int, appended: int, record: Record, rows: dict[bytes, bytes],
         checkpoint: Checkpoint, dedup: str,
-    ) -> Outcome:  # fmt: skip
+    ) -> None:  # fmt: skip
         """Do what a cancel or reschedule says, and answer it.
 
         Parameters
@@ -207,7 +237,7 @@ class WaitingRoom:
                     old = reaction.replaced
                     self._schedule.remove(schedule, old.until, old.sequence, now)
                     self._answer(old.change, record, record.ref, Outcome.SUPERSEDED, checkpoint)
-                until = appended * 1000 + self._window
+                until = max(appended * 1000 + self._window, 0)  # an adopted topic may have any times
                 self._schedule.add(schedule, until, raw.offset, encode_forget(name), now)
                 pending.put(name, encode_pending_row(Waiting(until, change)), now)
         self.changed.add(name)
@@ -216,12 +246,12 @@ class WaitingRoom:
             due=due if reaction.outcome is Outcome.RESCHEDULED else None,
             position=destination if reaction.outcome is Outcome.SENT else None,
         )  # fmt: skip
-        return reaction.outcome
 
     def _answer(
         self, change: Change, record: Record, ref: str, outcome: Outcome, checkpoint: Checkpoint, *,
         due: int | None = None, position: int | None = None,
     ) -> None:  # fmt: skip
+        self.answered[outcome] += 1
         answer = Answer(change.action, change.id, record.source, ref, outcome, due, position)
         message = answer.encode(record.key)
         checkpoint.output(self._answers).append(_now(), message.key, message.value, message.headers)

@@ -23,4 +23,5 @@ def either_wire(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("walstream.wire.builder.RecordWriter", module.RecordWriter)
     monkeypatch.setattr("walstream.router.plain_event", module.plain_event)
     monkeypatch.setattr("walstream.entry.plain_entry", module.plain_entry)
+    monkeypatch.setattr("walstream.delayed.record_of", module.record_of)
     return module

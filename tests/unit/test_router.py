@@ -4,124 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from aiokafka.record.memory_records import MemoryRecords
-from prometheus_client import CollectorRegistry
 
-from walstream import topics
 from walstream.deadletter import size_of
-from walstream.dedup import Row, decode_row
-from walstream.engine.checkpoint import Checkpoint
-from walstream.engine.fetch import Fetch
-from walstream.engine.store import Store
-from walstream.entry import Entry
-from walstream.identity import identity
-from walstream.metrics import RouterMetrics
+from walstream.dedup import Row
 from walstream.murmur2 import partition_for
 from walstream.mutation import put
-from walstream.namespace import Namespace
-from walstream.record import encode
-from walstream.router import RouterProcessor, topology
-from walstream.testing.raw_batch import batches_of
-from walstream.wire.builder import BatchBuilder
+from walstream.pending import LATEST_US
+from walstream.testing.routing import NOW, Given, RouterPartition, given
 
 pytestmark = pytest.mark.usefixtures("either_wire")
 
-NOW = int(time.time() * 1000)
 HOUR = 3_600_000
-Record = tuple[bytes | None, bytes | None, list[tuple[str, bytes | None]]]
-
-
-@dataclass
-class Given:
-    """A record of the ingress."""
-
-    offset: int
-    key: bytes | None = b"k"
-    value: bytes | None = b"v"
-    headers: list[tuple[str, bytes | None]] = field(default_factory=list)
-    timestamp: int = NOW
-    timestamp_type: int = 1
-
-
-def given(
-    offset: int, id: str | None = None, *, key: bytes | None = b"k", timestamp: int = NOW, **options: Any
-) -> Given:
-    options = {"type": "test", "time": None, "source": "s", **options}
-    message = encode(options.pop("payload", b"v"), key=key, id=id or str(offset), **options)
-    return Given(offset, message.key, message.value, message.headers, timestamp)
-
-
-def namespace(**words: Any) -> Namespace:
-    document = {"version": 1, "namespace": "flights", "targets": {"base": {"sink": "cassandra"}}}
-    return Namespace.model_validate(document | words)
-
-
-class Router:
-    """A router's partition, checkpoint after checkpoint; what it sent is read as a broker would."""
-
-    def __init__(self, folder: Path, partition: int = 0, **words: Any) -> None:
-        self.namespace, self.partition = namespace(**words), partition
-        self.topology = topology(self.namespace, 3, RouterMetrics(CollectorRegistry()), lambda: None)
-        self.store = Store(folder, self.topology.tables)
-        self.log: list[Entry] = []
-        self.refused: list[Record] = []
-        self.processor: RouterProcessor
-        self._before: Checkpoint | None = None
-
-    async def open(self) -> None:
-        self.processor = self.topology.processor(self.partition)  # type: ignore[assignment]
-        await self.processor.open(self._begin())
-
-    def _begin(self, before: Checkpoint | None = None) -> Checkpoint:
-        positions = {topics.log(self.namespace).name: len(self.log)}
-        return Checkpoint(
-            self.partition, lambda: BatchBuilder(1_000_000, "lz4", transactional=True), self.store,
-            self.topology.tables, positions, before,
-        )  # fmt: skip
-
-    async def route(self, *fetches: list[Given], commit: bool = True) -> Checkpoint:
-        """Route fetches in one checkpoint."""
-        checkpoint = self._begin()
-        for fetch in fetches:
-            first, last = fetch[0].offset, fetch[-1].offset
-            taken = Fetch("flights.ingress", self.partition, first, last + 1, batches_of(fetch), 0)
-            await self.processor.process(taken, checkpoint)
-            assert taken.is_done
-        await self.commit(checkpoint, store=commit)
-        return checkpoint
-
-    async def commit(self, checkpoint: Checkpoint, *, store: bool = True) -> None:
-        self.processor.finish(checkpoint)
-        checkpoint.seal()
-        if store:
-            self.store.write(checkpoint.writes, {})
-            for record in self._sent(checkpoint, topics.log(self.namespace).name):
-                entry = Entry.from_log(
-                    self.partition, len(self.log), record.key, record.value, record.headers, record.timestamp
-                )
-                self.log.append(entry)
-            dlq = topics.dlq(self.namespace).name
-            self.refused += [(record.key, record.value, record.headers) for record in self._sent(checkpoint, dlq)]
-
-    def _sent(self, checkpoint: Checkpoint, topic: str) -> Iterator[Any]:
-        for batch in checkpoint.batches.get((topic, self.partition), ()):
-            yield from MemoryRecords(bytes(batch._build())).next_batch()
-
-    def row(self, key: bytes | None, id: str, source: str = "s") -> Row | None:
-        stored = self.store.get("flights.dedup", identity(key, source, id))
-        return None if stored is None else decode_row(stored)
-
-    @property
-    def refusals(self) -> list[tuple[str, bytes | None]]:
-        """Code and value of what was refused."""
-        return [((dict(headers)["walstream-error-code"] or b"").decode(), value) for _, value, headers in self.refused]
 
 
 @pytest.fixture
@@ -130,14 +29,14 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-async def router(folder: Path) -> Any:
-    router = Router(folder)
+async def router(folder: Path) -> AsyncIterator[RouterPartition]:
+    router = RouterPartition(folder)
     await router.open()
     yield router
     router.store.close()
 
 
-async def test_a_record_stays_what_it_was(router: Router) -> None:
+async def test_a_record_stays_what_it_was(router: RouterPartition) -> None:
     record = given(7, time=1_700_000_000_123_456, payload=None, content_type="text/x", extensions={"other": "x"})
     record.headers += [("twice", b"1"), ("twice", None), ("walstream-time", b"from outside")]
     await router.route([record])
@@ -149,39 +48,39 @@ async def test_a_record_stays_what_it_was(router: Router) -> None:
     assert router.row(b"k", "7") == Row(7, 0)
 
 
-async def test_the_append_time_stands_in_for_a_write_time(router: Router) -> None:
+async def test_the_append_time_stands_in_for_a_write_time(router: RouterPartition) -> None:
     await router.route([given(0)])
     assert router.log[0].time == NOW * 1000 + 3
 
 
-async def test_duplicates_are_left_out_in_one_fetch_in_one_checkpoint_and_later(router: Router) -> None:
+async def test_duplicates_are_left_out_in_one_fetch_in_one_checkpoint_and_later(router: RouterPartition) -> None:
     await router.route([given(0, "a"), given(1, "a"), given(2, "b")], [given(3, "a"), given(4, "c")])
     await router.route([given(5, "b"), given(6, "d")])
     assert [entry.id for entry in router.log] == ["a", "b", "c", "d"]
     assert router.row(b"k", "b") == Row(2, 1)
 
 
-async def test_identity_is_of_key_source_and_id(router: Router) -> None:
+async def test_identity_is_of_key_source_and_id(router: RouterPartition) -> None:
     await router.route(
         [given(0, "a"), given(1, "a", key=b"other"), given(2, "a", source="other"), given(3, "a", key=None)]
     )
     assert [entry.ingress_position for entry in router.log] == [0, 1, 2, 3]
 
 
-async def test_partitionkey_stands_in_for_a_key(router: Router) -> None:
+async def test_partitionkey_stands_in_for_a_key(router: RouterPartition) -> None:
     records = [given(offset, "a", key=None, extensions={"partitionkey": name}) for offset, name in enumerate("xxy")]
     await router.route(records)
     assert [(entry.ingress_position, entry.key) for entry in router.log] == [(0, None), (2, None)]
 
 
-async def test_a_redelivery_goes_on_with_the_time_that_it_had(router: Router) -> None:
+async def test_a_redelivery_goes_on_with_the_time_that_it_had(router: RouterPartition) -> None:
     await router.route([given(0, "a", time=1_000), given(1, "b", time=1_000)])
     await router.route([given(0, "a", time=1_000), given(1, "b", time=1_000), given(2, "c", time=1_000)])
     assert [entry.id for entry in router.log] == ["a", "b", "a", "b", "c"]
     assert [entry.time for entry in router.log] == [1_003, 1_013, 1_003, 1_013, 1_023]
 
 
-async def test_equal_write_times_keep_their_order_over_restarts(router: Router) -> None:
+async def test_equal_write_times_keep_their_order_over_restarts(router: RouterPartition) -> None:
     await router.route([given(0, time=5_000), given(1, time=5_000)])
     await router.open()
     await router.route([given(2, time=5_000), given(3, time=4_999), given(4, time=5_001)])
@@ -190,7 +89,7 @@ async def test_equal_write_times_keep_their_order_over_restarts(router: Router) 
     assert len(set(times)) == 5 and all(time % 10 == 3 for time in times)
 
 
-async def test_what_was_not_committed_is_forgotten(router: Router) -> None:
+async def test_what_was_not_committed_is_forgotten(router: RouterPartition) -> None:
     await router.route([given(0, "a", time=5_000)], commit=False)
     await router.open()
     await router.route([given(0, "a", time=5_000)])
@@ -198,7 +97,7 @@ async def test_what_was_not_committed_is_forgotten(router: Router) -> None:
 
 
 async def test_an_identity_is_kept_for_a_window(folder: Path) -> None:
-    router = Router(folder, dedup={"window": "2h"})
+    router = RouterPartition(folder, dedup={"window": "2h"})
     await router.open()
     await router.route([given(0, "a", timestamp=100 * HOUR)])
     await router.route([given(1, "a", timestamp=102 * HOUR)])
@@ -212,7 +111,7 @@ async def test_an_identity_is_kept_for_a_window(folder: Path) -> None:
 
 
 async def test_the_window_s_clock_never_goes_back(folder: Path) -> None:
-    router = Router(folder, dedup={"window": "2h"})
+    router = RouterPartition(folder, dedup={"window": "2h"})
     await router.open()
     await router.route([given(0, "a", timestamp=100 * HOUR), given(1, "b", timestamp=50 * HOUR)])
     await router.open()
@@ -226,13 +125,14 @@ async def test_the_window_s_clock_never_goes_back(folder: Path) -> None:
     ("code", "options"),
     [
         ("time-ahead", {"time": (NOW + HOUR) * 1000}),
-        ("unsupported", {"delay": 1_000_000}),
-        ("unsupported", {"deliver_at": NOW * 1000}),
-        ("unsupported", {"action": "cancel", "ref": "x"}),
+        ("bad-schedule", {"deliver_at": LATEST_US, "jitter": 1 << 57}),
+        ("bad-schedule", {"deliver_at": LATEST_US, "jitter": 1 << 57, "action": "reschedule", "ref": "x"}),
         ("unknown-target", {"targets": ["base", "nowhere"]}),
     ],
 )
-async def test_refused_records_go_to_the_dlq_and_the_others_on(router: Router, code: str, options: Any) -> None:
+async def test_refused_records_go_to_the_dlq_and_the_others_on(
+    router: RouterPartition, code: str, options: Any
+) -> None:
     refused = given(1, payload=b"bad", **options)
     await router.route([given(0), refused, given(2)])
     assert [entry.ingress_position for entry in router.log] == [0, 2]
@@ -246,7 +146,7 @@ async def test_refused_records_go_to_the_dlq_and_the_others_on(router: Router, c
     assert router.row(b"k", "1") is None, "a refused record is not known: written right, it goes through"
 
 
-async def test_what_no_one_can_parse_goes_to_the_dlq(router: Router) -> None:
+async def test_what_no_one_can_parse_goes_to_the_dlq(router: RouterPartition) -> None:
     await router.route(
         [
             Given(0, None, None, []),
@@ -267,7 +167,7 @@ def misnamed(record: Given, *names: bytes) -> Given:
     )
 
 
-async def test_a_header_s_name_that_is_not_utf8_spoils_only_its_record(router: Router) -> None:
+async def test_a_header_s_name_that_is_not_utf8_spoils_only_its_record(router: RouterPartition) -> None:
     await router.route([given(0), misnamed(given(1, payload=b"bad"), b"b\xff"), given(2)])
     assert [entry.ingress_position for entry in router.log] == [0, 2]
     assert router.refusals == [("not-utf8", b"bad")]
@@ -276,14 +176,14 @@ async def test_a_header_s_name_that_is_not_utf8_spoils_only_its_record(router: R
     assert dict(headers)["walstream-error"] == b"the name of a header is not UTF-8: b\\xff"
 
 
-async def test_a_name_that_looks_like_a_replaced_one_is_good(router: Router) -> None:
+async def test_a_name_that_looks_like_a_replaced_one_is_good(router: RouterPartition) -> None:
     await router.route([misnamed(given(0), b"b\\xff", "größe".encode())])
     assert router.refused == []
     assert router.log[0].headers[-2:] == [("b\\xff", b"x"), ("größe", b"x")]
 
 
 async def test_names_that_grow_as_they_are_shown_are_cut_like_any_record(folder: Path) -> None:
-    router = Router(folder, topics={"max_record": "64KB"})
+    router = RouterPartition(folder, topics={"max_record": "64KB"})
     await router.open()
     await router.route([misnamed(given(0), b"\xff" * 20_000), misnamed(given(1), b"\xff" * 10_000), given(2)])
     assert [code for code, _ in router.refusals] == ["too-large", "not-utf8"]
@@ -294,7 +194,7 @@ async def test_names_that_grow_as_they_are_shown_are_cut_like_any_record(folder:
 @pytest.mark.parametrize("more", [0, 1])
 async def test_the_limit_is_about_key_value_and_headers_as_they_are(folder: Path, more: int) -> None:
     """Not about the bytes that their encoding adds."""
-    router = Router(folder, topics={"max_record": "64KB"})
+    router = RouterPartition(folder, topics={"max_record": "64KB"})
     await router.open()
     record = given(0, extensions={f"x{number}": "y" for number in range(100)})
     record.value = bytes(65_536 + more - size_of(record.key, b"", record.headers))
@@ -304,13 +204,13 @@ async def test_the_limit_is_about_key_value_and_headers_as_they_are(folder: Path
     router.store.close()
 
 
-async def test_a_fetch_of_nothing_but_refusals_leaves_the_log_alone(router: Router) -> None:
+async def test_a_fetch_of_nothing_but_refusals_leaves_the_log_alone(router: RouterPartition) -> None:
     checkpoint = await router.route([Given(0)])
     assert list(checkpoint.batches) == [("flights.dlq", 0)]
 
 
 async def test_oversized_records_are_cut_with_size_and_digest(folder: Path) -> None:
-    router = Router(folder, topics={"max_record": "64KB"})
+    router = RouterPartition(folder, topics={"max_record": "64KB"})
     await router.open()
     value = bytes(range(256)) * 1_000
     await router.route([given(0, payload=value), given(1)])
@@ -325,7 +225,7 @@ async def test_oversized_records_are_cut_with_size_and_digest(folder: Path) -> N
 
 
 async def test_a_key_that_does_not_fit_the_template(folder: Path) -> None:
-    router = Router(folder, key="{flight}")
+    router = RouterPartition(folder, key="{flight}")
     await router.open()
     good, bad = put(key={"flight": "UA1"}, set={"gate": "A"}), put(key={"flight": "UA2"}, set={})
     records = [
@@ -340,7 +240,7 @@ async def test_a_key_that_does_not_fit_the_template(folder: Path) -> None:
     router.store.close()
 
 
-async def test_expired_records_are_known_but_not_logged(router: Router) -> None:
+async def test_expired_records_are_known_but_not_logged(router: RouterPartition) -> None:
     await router.route([given(0, "a", expiry=(NOW - 1) * 1000), given(1, "b", expiry=(NOW + 1) * 1000)])
     assert [entry.id for entry in router.log] == ["b"]
     assert router.row(b"k", "a") == Row(0, -1)
@@ -348,7 +248,7 @@ async def test_expired_records_are_known_but_not_logged(router: Router) -> None:
     assert len(router.log) == 1, "a duplicate of what has expired"
 
 
-async def test_an_adopted_ingress_has_the_producers_times(router: Router) -> None:
+async def test_an_adopted_ingress_has_the_producers_times(router: RouterPartition) -> None:
     future = given(0, timestamp=NOW + 10 * HOUR)
     future.timestamp_type = 0
     late = given(1, time=(NOW + HOUR) * 1000, timestamp=NOW + HOUR)
@@ -363,7 +263,7 @@ async def test_an_adopted_ingress_has_the_producers_times(router: Router) -> Non
 
 async def test_producers_with_another_partitioner_are_named(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     key = next(b"%d" % number for number in range(99) if partition_for(b"%d" % number, 12) != 0)
-    router = Router(folder, topics={"partitions": 12})
+    router = RouterPartition(folder, topics={"partitions": 12})
     await router.open()
     with caplog.at_level(logging.WARNING):
         await router.route([given(0, key=key, source="careless"), given(1, key=key, source="careless")])
@@ -372,7 +272,7 @@ async def test_producers_with_another_partitioner_are_named(folder: Path, caplog
     router.store.close()
 
 
-async def test_only_the_last_rows_of_times_stay(router: Router) -> None:
+async def test_only_the_last_rows_of_times_stay(router: RouterPartition) -> None:
     for checkpoint in range(30):
         await router.route([given(checkpoint * 1_000 + number, time=checkpoint) for number in range(1_000)])
     rows = list(router.store.items("flights.times"))
