@@ -14,12 +14,12 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka.structs import TopicPartition
 from faust.types import TP
 
-from walstream.engine import task as module
 from walstream.engine.checkpoint import Checkpoint
 from walstream.engine.clock import Clock
 from walstream.engine.fetch import Fetch
 from walstream.engine.gate import Gate
 from walstream.engine.producer import TransactionalProducer
+from walstream.engine.store import Store
 from walstream.engine.task import State, Task
 from walstream.engine.topology import TableSpec, Topology
 
@@ -101,7 +101,8 @@ class Owner:
         clock = Clock(lambda: time.time_ns() // 1_000 + 3_600_000_000)
         engine: Any = SimpleNamespace(
             consumer=Consumer(consumer), connection={"bootstrap_servers": brokers}, group=f"{source}.group",
-            topic_ids={changelog: "id"}, cache=None, store_folder=lambda topology, partition: folder,
+            open_store=lambda topology, partition: Store(folder, topology.tables, {changelog: "id"}),
+            share=lambda total, least, most: 1,  # a checkpoint for each stretch of work
             opening=asyncio.Semaphore(1), fail=self.failed.append, make_sure=None, clock=clock,
         )  # fmt: skip
         tables = (TableSpec("timers", changelog),)
@@ -156,7 +157,6 @@ async def until(condition: Callable[[], bool]) -> None:
 async def test_timers_fire_once_and_never_early_whoever_crashes(
     make_owner: Callable[[], Owner], brokers: str, prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "CHECKPOINT_SIZE", 1)
     end, sent, hangs = TransactionalProducer._end, list[None](), asyncio.Event()
 
     async def end_two(producer: TransactionalProducer) -> None:

@@ -191,7 +191,8 @@ class Worker:
         self.spawned: list[asyncio.Task[Any]] = []
         self.engine: Any = SimpleNamespace(
             consumer=self.consumer, connection={}, group="group", topic_ids={TABLE.changelog: "id"}, cache=None,
-            store_folder=lambda topology, partition: folder, opening=asyncio.Semaphore(1), fail=self.failed.append,
+            open_store=lambda topology, partition: Store(folder, topology.tables, {TABLE.changelog: "id"}),
+            share=lambda total, least, most: most, opening=asyncio.Semaphore(1), fail=self.failed.append,
             make_sure=None, check_topics=nothing, clock=self.time.clock,
             spawn=lambda work: self.spawned.append(asyncio.create_task(work)),
         )  # fmt: skip
@@ -472,7 +473,7 @@ async def test_fetches_and_due_work_take_turns(worker: Worker) -> None:
 async def test_a_backlog_of_due_work_is_committed_as_it_is_worked_off(
     worker: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "CHECKPOINT_SIZE", 200)
+    monkeypatch.setattr(worker.task, "_most", 200)
     worker.processor.due = list(range(100))
     await worker.start()
     await worker.until(lambda: worker.processor.due == [])

@@ -22,6 +22,7 @@ from rocksdict import Cache
 from walstream.engine.clock import Clock
 from walstream.engine.fetch import Fetch
 from walstream.engine.standby import Standby
+from walstream.engine.store import WRITE_BUFFER, Store
 from walstream.engine.task import State, Task
 from walstream.engine.topology import Topology
 from walstream.engine.watchdog import TASK_LIMIT, Watchdog
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 CACHE_SIZE = 64 << 20  # bytes of RocksDB blocks, for all stores together
+WRITE_MEMORY = 64 << 20  # bytes of what RocksDB has not written to files, for each table of all stores together
 CLOSE_TIMEOUT = 2.0  # s; a rebalance waits for the checkpoint at work, but not for a slow sink
 STOP_TIMEOUT = 20.0  # s until a stop that hangs is ended hard
 OPENINGS = 8  # tasks that open at once; each makes connections and opens files
@@ -118,6 +120,17 @@ class Engine:
     @property
     def partition_total(self) -> int:
         return sum(t.partitions * len(t.sources) for t in self.topologies)
+
+    def share(self, total: int, least: int, most: int) -> int:
+        """What each partition gets of memory (bytes) that all of them share."""
+        return max(least, min(most, total // max(self.partition_total, 1)))
+
+    def open_store(self, topology: Topology, partition: int) -> Store:
+        """Open the store of a partition number, for its task or its standby."""
+        return Store(
+            self.store_folder(topology, partition), topology.tables, self.topic_ids, cache=self.cache,
+            write_buffer=self.share(WRITE_MEMORY, 1 << 20, WRITE_BUFFER),
+        )  # fmt: skip
 
     @property
     def instance_id(self) -> str:

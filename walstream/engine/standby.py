@@ -57,9 +57,7 @@ class Standby:
     async def _follow(self) -> None:
         engine = self._engine
         for topology, partition in self._parts:
-            store = Store(
-                engine.store_folder(topology, partition), topology.tables, engine.topic_ids, cache=engine.cache
-            )
+            store = engine.open_store(topology, partition)
             tables = {table.changelog: table for table in topology.tables}
             for changelog in tables:
                 self._stores[TopicPartition(changelog, partition)] = store, tables

@@ -26,13 +26,13 @@ log = logging.getLogger(__name__)
 FORMAT = b"1"
 OFFSET = struct.Struct(">Q")
 CONDEMNED = "condemned"
-WRITE_BUFFER = 8 << 20  # bytes per column family; many partitions share one process
+WRITE_BUFFER = 8 << 20  # bytes per column family, where few partitions share the process
 
 Writes = Mapping[str, Mapping[int, Mapping[bytes, bytes | None]]]
 """table -> segment (0 where the table has none) -> key -> value, or None for a delete."""
 
 
-def rocksdb_options(cache: Cache | None = None, *, ordered: bool = False) -> Options:
+def rocksdb_options(cache: Cache | None = None, *, ordered: bool = False, write_buffer: int = WRITE_BUFFER) -> Options:
     """Options for many small rows that are mostly looked up in vain, or read in the order of their keys.
 
     Bloom filters in the files and in the memtable answer most look-ups of a new id without a search.
@@ -48,7 +48,7 @@ def rocksdb_options(cache: Cache | None = None, *, ordered: bool = False) -> Opt
     if cache is not None:
         blocks.set_block_cache(cache)
     options.set_block_based_table_factory(blocks)
-    options.set_write_buffer_size(WRITE_BUFFER)
+    options.set_write_buffer_size(write_buffer)
     options.set_max_write_buffer_number(3)
     options.set_max_open_files(256)
     options.set_keep_log_file_num(2)
@@ -78,6 +78,8 @@ class Store:
         The id of each changelog topic. A store that was filled from other topics is emptied.
     cache
         A block cache that the stores of a process share.
+    write_buffer
+        Bytes that RocksDB gathers in memory for each column family, before it writes a file.
     secondary
         A scratch folder: opens the store for reading beside the worker that owns it.
 
@@ -96,11 +98,12 @@ class Store:
         topic_ids: Mapping[str, str] | None = None,
         *,
         cache: Cache | None = None,
+        write_buffer: int = WRITE_BUFFER,
         secondary: Path | None = None,
     ) -> None:
         self.path = path
         self._tables = {table.name: table for table in tables}
-        self._cache = cache
+        self._cache, self._write_buffer = cache, write_buffer
         self._secondary = secondary
         self._families: dict[str, dict[int, tuple[Rdict, Any]]] = {}
         self._topic_ids: dict[str, bytes] = {}
@@ -162,7 +165,8 @@ class Store:
             self._db.put(b"topic:" + changelog.encode(), topic_id)
 
     def _options(self, table: str) -> Options:
-        return rocksdb_options(self._cache, ordered=table in self._tables and self._tables[table].ordered)
+        ordered = table in self._tables and self._tables[table].ordered
+        return rocksdb_options(self._cache, ordered=ordered, write_buffer=self._write_buffer)
 
     def _handles(self, family: str) -> tuple[Rdict, Any]:
         return self._db.get_column_family(family), self._db.get_column_family_handle(family)

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 CHECKPOINT_SIZE = 2 << 20  # bytes of output; larger ones gain no throughput and cost latency
+CHECKPOINT_MEMORY = 32 << 20  # bytes of output of all partitions; with many of them each checkpoint is smaller
 CHECKPOINT_AGE = 1_000  # ms; a sink outside Kafka leaves no output, and a backlog must be committed as it is worked off
 BACKLOG = 64 << 10  # bytes that wait; with less, records wait no longer than the topology allows
 REOPEN_DELAY, REOPEN_DELAY_MOST = 0.2, 5.0  # s
@@ -72,6 +73,7 @@ class Task:
         self.name = f"{topology.name}-{partition}"
         self.sources = [TP(topic, partition) for topic in topology.sources]
         self.state, self.since = State.WAITING, time.monotonic()
+        self._most = engine.share(CHECKPOINT_MEMORY, CHECKPOINT_SIZE // 8, CHECKPOINT_SIZE)
         self.committed: dict[str, int] = {}
         self._lost_since: dict[TP, float] = {}
         self._queue: deque[Fetch] = deque()
@@ -177,9 +179,7 @@ class Task:
         named = [*topology.sources, *changelogs, *topology.tracked]
         found = await consumer.bounds([TP(topic, self.partition) for topic in named])
         bounds = {tp.topic: bound for tp, bound in found.items()}
-        self._store = Store(
-            engine.store_folder(topology, self.partition), topology.tables, engine.topic_ids, cache=engine.cache
-        )
+        self._store = engine.open_store(topology, self.partition)
         logged = {topic: bounds[topic] for topic in changelogs}
         recovered = await recover(engine.connection, self._store, topology.tables, self.partition, logged)
         has_state = any(end for _, end in logged.values())
@@ -282,7 +282,7 @@ class Task:
 
     def _has_room(self, building: Checkpoint, began: float) -> bool:
         """Whether more work goes into the checkpoint, and there is some."""
-        if self._closing or not (self._queue or self._is_due()) or building.size >= CHECKPOINT_SIZE:
+        if self._closing or not (self._queue or self._is_due()) or building.size >= self._most:
             return False
         # A trickle that never ends must not keep what is done; a backlog is better committed in large pieces.
         is_backlog = sum(fetch.size for fetch in self._queue) >= BACKLOG

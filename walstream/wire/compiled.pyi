@@ -1,6 +1,7 @@
 from typing import final
 
 from walstream.headers import Header
+from walstream.wire.plain import Asked
 
 @final
 class Record:
@@ -39,7 +40,7 @@ class RecordReader:
     def __next__(self) -> Record: ...
 
 def record_of(data: bytes, start: int, fields_size: int, header_count: int, offset: int, timestamp: int) -> Record: ...
-def plain_event(record: Record) -> tuple[bytes, int | None, bytes] | None: ...
+def plain_event(record: Record) -> tuple[bytes, int | None, bytes, Asked | None] | None: ...
 def plain_entry(record: Record) -> tuple[int, int, int, bytes, bool, bytes | None] | None: ...
 
 @final

@@ -343,7 +343,70 @@ cdef bint read_utc(const uint8_t* text, Py_ssize_t size, int64_t* microseconds) 
     return True
 
 
+cdef int64_t MOST_MICROSECONDS = <int64_t>10_000 * 366 * 86_400 * 1_000_000
+
+
+cdef bint read_duration(const uint8_t* text, Py_ssize_t size, int64_t* microseconds) noexcept nogil:
+    """A duration such as ``P1DT2H`` or ``PT0.5S``; False where it is none, or is written in a less common way."""
+    cdef const uint8_t* at = text
+    cdef const uint8_t* end = text + size
+    cdef int64_t total = 0, amount, fraction, unit
+    cdef int digits, last = 0, order
+    cdef bint timed = False, fractional
+    if size < 3 or at[0] != c"P":
+        return False
+    at += 1
+    while at < end:
+        if at[0] == c"T":
+            if timed:
+                return False
+            timed, last = True, 3
+            at += 1
+        amount = fraction = digits = 0
+        fractional = False
+        while at < end and 48 <= at[0] <= 57 and digits < 7:
+            amount = amount * 10 + at[0] - 48
+            digits += 1
+            at += 1
+        if digits == 0 or at == end:
+            return False
+        if at[0] == c"." or at[0] == c",":
+            fractional = True
+            at += 1
+            unit = 100_000
+            while at < end and 48 <= at[0] <= 57 and unit > 0:
+                fraction += (at[0] - 48) * unit
+                unit //= 10
+                at += 1
+            if unit == 100_000 or at == end:
+                return False
+        if at[0] == c"W" and not timed:
+            order, unit = 1, 604_800_000_000
+        elif at[0] == c"D" and not timed:
+            order, unit = 2, 86_400_000_000
+        elif at[0] == c"H" and timed:
+            order, unit = 4, 3_600_000_000
+        elif at[0] == c"M" and timed:
+            order, unit = 5, 60_000_000
+        elif at[0] == c"S" and timed:
+            order, unit = 6, 1_000_000
+        else:
+            return False
+        if order <= last or (fractional and order != 6):
+            return False
+        last = order
+        total += amount * unit + fraction
+        if total > MOST_MICROSECONDS:
+            return False
+        at += 1
+    microseconds[0] = total
+    return last != 3  # a T with nothing behind it
+
+
 cdef int MOST_ATTRIBUTES = 32
+# What a record may ask for, by the place in what `plain_event` says.
+cdef enum:
+    DELAY, DELIVER_AT, JITTER, EXPIRY
 
 
 def plain_event(Record record not None):
@@ -360,6 +423,8 @@ def plain_event(Record record not None):
     cdef Py_ssize_t other_sizes[32]
     cdef int count = 0, i
     cdef int64_t left, microseconds = 0
+    cdef int64_t asked[4]
+    cdef int asking = 0, wish
     cdef bint versioned = False
     if record._frame.is_odd:
         return None
@@ -389,11 +454,28 @@ def plain_event(Record record not None):
                 if versioned or not equals(value, value_size, b"1.0", 3):
                     return None
                 versioned = True
+            elif begins_in_any_case(name, name_size, b"ce_wal", 6) or equals(name, name_size, b"ce_expirytime", 13):
+                if equals(name, name_size, b"ce_waldelay", 11):
+                    wish = DELAY
+                elif equals(name, name_size, b"ce_waldeliverat", 15):
+                    wish = DELIVER_AT
+                elif equals(name, name_size, b"ce_waljitter", 12):
+                    wish = JITTER
+                elif equals(name, name_size, b"ce_expirytime", 13):
+                    wish = EXPIRY
+                else:
+                    return None
+                if asking & 1 << wish:
+                    return None
+                asking |= 1 << wish
+                if wish == DELAY or wish == JITTER:
+                    if not read_duration(value, value_size, &asked[wish]):
+                        return None
+                elif not read_utc(value, value_size, &asked[wish]):
+                    return None
             else:
                 if (
-                    begins_in_any_case(name, name_size, b"ce_wal", 6)
-                    or equals(name, name_size, b"ce_expirytime", 13)
-                    or equals(name, name_size, b"ce_partitionkey", 15)
+                    equals(name, name_size, b"ce_partitionkey", 15)
                     or count == MOST_ATTRIBUTES
                 ):
                     return None
@@ -411,10 +493,18 @@ def plain_event(Record record not None):
         return None
     if time != NULL and not read_utc(time, time_size, &microseconds):
         return None
+    if asking & (1 << DELAY) and asking & (1 << DELIVER_AT):
+        return None
     return (
         hash_identity(record._frame.key, record._frame.key_size, source, source_size, id, id_size),
         None if time == NULL else microseconds,
         PyBytes_FromStringAndSize(<const char*>type, type_size),
+        None if not asking else (
+            asked[DELAY] if asking & (1 << DELAY) else None,
+            asked[DELIVER_AT] if asking & (1 << DELIVER_AT) else None,
+            asked[JITTER] if asking & (1 << JITTER) else None,
+            asked[EXPIRY] if asking & (1 << EXPIRY) else None,
+        ),
     )
 
 
@@ -568,7 +658,13 @@ cdef class RecordWriter:
         return self._size
 
     def payload(self):
-        return PyBytes_FromStringAndSize(<const char*>self._buffer, self._size)
+        if self._buffer == NULL and self._size:
+            raise ValueError("the payload was taken already")
+        payload = PyBytes_FromStringAndSize(<const char*>self._buffer, self._size)
+        PyMem_Free(self._buffer)  # a megabyte or two, which else lives as long as its checkpoint
+        self._buffer, self._capacity = NULL, 0
+        self._limit = -1
+        return payload
 
     cdef uint8_t* _begin(
         self, int64_t timestamp, const uint8_t* key, Py_ssize_t key_size, const uint8_t* value, Py_ssize_t value_size,
@@ -584,7 +680,7 @@ cdef class RecordWriter:
         cdef Py_ssize_t capacity
         cdef uint8_t* grown
         cdef uint8_t* at
-        if end > self._limit and self.count:
+        if end > self._limit and (self.count or self._limit < 0):
             return NULL
         if end > self._capacity:
             capacity = max(2 * self._capacity, end, 4096)

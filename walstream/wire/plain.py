@@ -13,6 +13,8 @@ from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from walstream.headers import PREFIX, Header, log_headers
 
 BATCH_HEADER: Final = 61  # bytes in front of a batch's records
+Asked = tuple[int | None, int | None, int | None, int | None]
+"""What a record asks for: delay, deliver-at, jitter and expiry, in µs; None where it does not."""
 
 
 class Record:
@@ -204,14 +206,15 @@ def _block(block: bytes | None) -> bytes:
     return _varint(-1) if block is None else _varint(len(block)) + block
 
 
-def plain_event(record: Record) -> tuple[bytes, int | None, bytes] | None:
-    """Read the common kind of record without decoding it: a write in binary mode that asks for nothing special.
+def plain_event(record: Record) -> tuple[bytes, int | None, bytes, Asked | None] | None:
+    """Read the common kind of record without decoding it: a write in binary mode that asks for a time at most.
 
     Returns
     -------
     tuple or None
-        Its identity (`walstream.identity`), its write time in microseconds or None, and its type. None where the record
-        is of another kind or has a fault, and `walstream.record.parse` is to look at it: here always.
+        Its identity (`walstream.identity`), its write time in microseconds or None, its type, and what it asks for, or
+        None. None alone where the record is of another kind or has a fault, and `walstream.record.parse` is to look at
+        it: here always.
     """
     return None
 
@@ -256,7 +259,7 @@ class RecordWriter:
         return int(self._builder.size()) - BATCH_HEADER
 
     def payload(self) -> bytes:
-        """The records as they are encoded. To be asked for once, at the end."""
+        """The records as they are encoded. To be asked for once: nothing goes in any more."""
         return bytes(self._builder.build())[BATCH_HEADER:]
 
     def append(
