@@ -46,8 +46,8 @@ log = logging.getLogger(__name__)
 CHUNK = 64  # records decoded at once: enough to pay for one look into the table, few enough for the cache
 SAMPLE = 1_000  # records between two looks at a producer's partitioner
 Accepted = tuple[KafkaRecord, bytes, int, int, Terms | None, Record | None]
-"""A record, its identity, append time (ms) and write time (µs); terms, if it may have some; and what was parsed where it
-is of no common kind."""
+"""A record, its identity, append time (ms) and write time (µs), its terms, if it may have some, and what was parsed
+where it is of no common kind."""
 MUTATION_TYPE = TYPE.encode()
 _ENDS = {EXPIRED: "expired", CANCELLED: "cancelled"}
 

@@ -359,7 +359,7 @@ moments = st.datetimes().map(lambda moment: f"{moment.isoformat()}Z".encode()) |
      b"0000-01-01T00:00:00Z", b"2013-01-01t00:00:00z", b"", b"now"]
 )  # fmt: skip
 attributes = st.sampled_from(
-    ["ce_walaction", "ce_waldelay", "ce_walx", "ce_expirytime", "ce_partitionkey", "ce_traceparent", "ce_extension",
+    ["ce_walaction", "ce_waldelay", "ce_waldeliverat", "ce_waljitter", "ce_walx", "ce_expirytime", "ce_partitionkey", "ce_traceparent", "ce_extension",
      "content-type", "Content-Type", "walstream-time", "Walstream-Time", "other", "ce_", "ce_id", "ce_type"]
 )  # fmt: skip
 usual = st.fixed_dictionaries(
@@ -369,9 +369,12 @@ usual = st.fixed_dictionaries(
 events = st.builds(
     lambda first, more, order: order.sample(first + more, len(first + more)),
     usual,
-    st.lists(st.tuples(attributes, st.none() | texts), max_size=5),
+    st.lists(st.tuples(attributes, st.none() | texts | moments | st.just(b"PT1S")), max_size=5),
     st.randoms(use_true_random=False),
 )
+
+
+COMMON_KIND = [("ce_specversion", b"1.0"), ("ce_id", b"17"), ("ce_source", b"/a"), ("ce_type", b"t")]
 
 
 @needs_compiler
@@ -382,9 +385,11 @@ def test_a_plain_event_is_what_parsing_finds(key: bytes | None, value: bytes | N
     if found is None:
         return
     event = parse(key, value, own, 77)
-    assert found == (identity(key, event.source, event.id), event.time, event.type.encode())
-    asked = (event.delay, event.deliver_at, event.jitter, event.expiry, event.targets)
-    assert (event.action, event.structured, *asked) == ("write", False, *[None] * 5)
+    asked = (event.delay, event.deliver_at, event.jitter, event.expiry)
+    if asked == (None,) * 4:
+        asked = None
+    assert found == (identity(key, event.source, event.id), event.time, event.type.encode(), asked)
+    assert (event.action, event.structured, event.targets) == ("write", False, None)
     assert event.key == key
     assert strip_headers(own) == own
 
@@ -408,6 +413,42 @@ def test_a_time_is_read_where_it_stands_as_it_is_read_by_parsing(text: bytes) ->
     found = compiled.plain_event(record)
     if found is not None:
         assert found[1] == parse(b"key", b"value", own, 77).time
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"ce_waldelay": b"PT10M"},
+        {"ce_waldelay": b"P1W2DT3H4M5.25S", "ce_waljitter": b"PT1H"},
+        {"ce_waldeliverat": b"2033-01-01T05:17:00.25Z", "ce_expirytime": b"2034-01-01T00:00:00Z"},
+        {"ce_expirytime": b"1969-01-01T00:00:00Z"},
+    ],
+)
+def test_a_record_that_asks_for_a_time_is_plain(more: dict[str, bytes]) -> None:
+    own = [*COMMON_KIND, *more.items()]
+    (record,) = read(compiled, filled(compiled, [(77, b"key", b"value", own)]))
+    found, event = compiled.plain_event(record), parse(b"key", b"value", own, 77)
+    assert found is not None and found[3] == (event.delay, event.deliver_at, event.jitter, event.expiry)
+
+
+durations = st.one_of(
+    st.builds(
+        lambda week, day, hour, minute, second: f"P{week}{day}T{hour}{minute}{second}".removesuffix("T").encode(),
+        *(st.sampled_from(["", f"7{unit}", f"1.5{unit}", f"0012345{unit}", f"99999999{unit}"]) for unit in "WDHMS"),
+    ),
+    st.from_regex(rb"\A-?P?T?([0-9]{0,9}([.,][0-9]{0,8})?[WDHMSY]?){0,4}T?\Z"),
+)
+
+
+@needs_compiler
+@given(durations)
+def test_a_duration_is_read_where_it_stands_as_it_is_read_by_parsing(text: bytes) -> None:
+    own = [*COMMON_KIND, ("ce_waldelay", text)]
+    (record,) = read(compiled, filled(compiled, [(77, b"key", b"value", own)]))
+    found = compiled.plain_event(record)
+    if found is not None:
+        assert found[3][0] == parse(b"key", b"value", own, 77).delay
 
 
 # Entries of the log
