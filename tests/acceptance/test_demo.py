@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import psutil
 import pytest
@@ -39,12 +40,19 @@ def processes(folder: Path) -> list[str]:
 
 
 def test_the_demo_finds_all_equal_and_leaves_nothing_running(tmp_path: Path) -> None:
-    status, result, errors = demo(tmp_path / "demo", "--month", "2")
+    picture = tmp_path / "deletes.svg"
+    status, result, errors = demo(tmp_path / "demo", "--month", "2", "--picture", str(picture))
     assert (status, result["ok"], result["problems"]) == (0, True, []), errors
     assert result["rows"]["right"] == result["flights"] == 24_951
     assert result["copies"]["right"] == result["in_log"] == result["mutations"]
     assert result["dropped"] >= result["written_again"] > 1_000
     assert result["killed"] == ["router", "flights.base"]
+    purge = result["purge"]
+    assert [answer["outcome"] for answer in purge["answers"]] == ["cancelled", "rescheduled"]
+    assert purge["came"]["right"] == purge["written"] - 1 == sum(purge["gone_per_half_second"])
+    assert purge["rows"]["right"] == result["flights"] - purge["written"] + 1
+    assert purge["late_ms"]["count"] == purge["came"]["right"]
+    assert ElementTree.parse(picture).getroot().tag.endswith("svg")
     assert processes(tmp_path) == []
 
 

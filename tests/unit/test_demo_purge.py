@@ -131,8 +131,8 @@ def test_a_delete_that_was_sent_before_its_cancel_is_expected() -> None:
 
 
 def test_a_row_that_is_gone_before_its_time_is_noticed() -> None:
-    purge = Purge.of("2013-01-01", FLIGHTS, "/demo")
-    purge.due[FLIGHTS[1]] = purge.at
-    onlooker = Onlooker(purge, lambda flights: {FLIGHTS[0], FLIGHTS[1]} & set(flights))
-    onlooker.look_for_early_ones()
+    purge = Purge.of("2013-01-01", FLIGHTS[:5], "/demo")
+    purge.due[FLIGHTS[1]] = purge.at  # due by now, and not yet seen in the log
+    Onlooker(purge, lambda flights: {FLIGHTS[0], FLIGHTS[1]} & set(flights))._look_at_rows()
     assert purge.early == [FLIGHTS[0]]
+    assert purge.gone == {}

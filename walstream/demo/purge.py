@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -31,6 +32,7 @@ AFTER_ALL = 0.5  # seconds after the last of the others can be due: when the one
 
 _SECOND = 1_000_000  # µs
 _POLL = 0.1  # seconds for which the log is waited for
+_SAMPLE = 10  # rows of others that are looked at each time
 
 Gone = Callable[[Collection[str]], set[str]]
 """Tells which of some flights have no row in the table."""
@@ -225,15 +227,17 @@ class Onlooker:
             if flight is not None:
                 self._purge.sent.setdefault(flight, []).append(message.timestamp()[1])
                 self._followed.add(flight)
-        gone = self._gone(self._followed)
-        self._purge.gone.update(dict.fromkeys(gone, time.time()))
-        self._followed -= gone
+        self._look_at_rows()
 
-    def look_for_early_ones(self) -> None:
-        """See whether a row is gone whose delete is not due yet."""
-        gone = self._gone(self._purge.due)
-        now = time.time_ns() // 1000  # afterwards, so what falls due meanwhile is not taken for early
-        self._purge.early += [flight for flight in gone if self._purge.due[flight] > now]
+    def _look_at_rows(self) -> None:
+        """See which rows are gone of those whose delete is in the log, and of some whose delete should not be."""
+        others = [flight for flight in self._purge.due if flight not in self._purge.sent]
+        sample = set(random.sample(others, min(_SAMPLE, len(others))))
+        gone = self._gone(self._followed | sample)
+        now = time.time()  # afterwards: so what falls due meanwhile is not taken for early
+        self._purge.early += [flight for flight in gone & sample if self._purge.due[flight] > now * _SECOND]
+        self._purge.gone.update(dict.fromkeys(gone & self._followed, now))
+        self._followed -= gone
 
 
 def id_of(flight: str) -> str:

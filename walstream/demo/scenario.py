@@ -303,10 +303,10 @@ class Demo:
         day, keys = flights.first_day()
         purge = self.result.purge = Purge.of(day, keys, SOURCE)
         onlooker = Onlooker(purge, gone_reader(cassandra))
-        self._audience.stage(
-            f"Deleting the {purge.written:,} flights of {day}, each after {DELAY} s and up to {JITTER} s more"
-        )
         with onlooker.looking(kafka, namespace), self._audience.following(purge):
+            self._audience.stage(
+                f"Deleting the {purge.written:,} flights of {day}, each after {DELAY} s and up to {JITTER} s more"
+            )
             with Client(connection=kafka, config=self.folder / "config", source=SOURCE) as client:
                 _write_all(client, purge.writes())
                 counting = self._count_pending()
@@ -329,21 +329,17 @@ class Demo:
             if answer is None:
                 raise WalstreamError(f"what was asked about {id_of(flight)} was not answered: {receipt.error}")
             purge.answered(flight, answer)
-            to = "" if answer.due is None else f", to {(answer.due - purge.at) / 1e6:g} s after the write"
-            self._audience.event(f"asked to {answer.action} {answer.ref}; the answer: {answer.outcome}{to}")
+            to = "" if answer.due is None else f" to {(answer.due - purge.at) / 1e6:g} s"
+            self._audience.event(f"{answer.action} {answer.ref}: {answer.outcome}{to}")
 
     def _await_deletes(self, purge: Purge, onlooker: Onlooker, counting: subprocess.Popen[bytes]) -> None:
-        half = purge.at / 1e6 + DELAY + JITTER / 2
         end = max(purge.due.values()) / 1e6 + LATE_SECONDS
         while purge.waiting and time.time() < end:
             onlooker.look()
             self._news()
             if purge.pending is None and counting.poll() is not None:
                 purge.pending = _rows(counting)
-                self._audience.event(f"beside the router, {COUNT} said meanwhile: {purge.pending} rows")
-            if time.time() > half:
-                onlooker.look_for_early_ones()
-                half = end
+                self._audience.event(f"{COUNT}: {purge.pending}")
 
     def _count_pending(self) -> subprocess.Popen[bytes]:
         """Let the `faust` command count the rows of the schedule, beside the router that works with it."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console, Group
 from rich.live import Live
+from rich.padding import Padding
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -129,7 +130,9 @@ class Screen:
         for stage in (watch.log, watch.base, watch.copy):
             table.add_row(TITLES[stage.name], f"{stage.done:,}", f"{stage.lag:,}", *_percentiles(stage))
         table.add_row("dropped as duplicates", f"{watch.dropped:,}", "", "", "")
-        bar = ProgressBar(total=max(1, written.total), completed=written.done, width=60)
+        bar = Padding(
+            ProgressBar(total=max(1, written.total), completed=written.done, width=60), 0
+        )  # a line of its own
         return Group(self._line(Text(self._stage, style="bold")), bar, table, *self._events)
 
     def _curve(self, purge: Purge) -> Group:
