@@ -54,6 +54,10 @@ class Kind(enum.IntEnum):
     FORGET = 2  # an action waits for its write no longer
 
 
+_WRITE = bytes((Kind.WRITE, _VERSION))
+_KINDS = {kind.value: kind for kind in Kind}
+
+
 class Delayed(NamedTuple):
     """A delayed record.
 
@@ -139,7 +143,8 @@ class StoredRecord:
     __slots__ = ("_count", "_size", "_stored", "_timestamp", "expiry", "identity", "time")
 
     def __init__(self, stored: bytes) -> None:
-        _check(stored, Kind.WRITE, HEAD.size)
+        if stored[:2] != _WRITE or len(stored) < HEAD.size:
+            _check(stored, Kind.WRITE, HEAD.size)
         _, _, self._timestamp, self.time, _, self.expiry, self.identity, self._size, self._count = _unpack(stored)
         self._stored = stored
 
@@ -202,8 +207,8 @@ def kind_of(stored: bytes) -> Kind:
         It is nothing that this version knows.
     """
     try:
-        return Kind(stored[0])
-    except (IndexError, ValueError):
+        return _KINDS[stored[0]]
+    except (IndexError, KeyError):
         raise StateMismatch(f"a row of the schedule is of an unknown kind: {stored[:1].hex() or 'empty'}") from None
 
 

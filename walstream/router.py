@@ -153,6 +153,7 @@ class RouterProcessor:
             assert destination is not None
             rows[name] = encode_row(position, destination)
             new += 1
+        room.settle(checkpoint)
         dedup.put_many(rows, now, self._segment)
         count.update(logged=logged, duplicate=len(accepted) - new)
         self._metrics.read(self._namespace.name, count)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import struct
 from bisect import bisect_left
+from collections.abc import Mapping
 from typing import Protocol, Self
 
 from walstream.errors import StateMismatch
@@ -44,8 +45,14 @@ class Table(Protocol):
     def put(self, key: bytes, value: bytes, timestamp: int) -> None:
         """Set a row."""
 
+    def put_many(self, rows: Mapping[bytes, bytes], timestamp: int) -> None:
+        """Set rows."""
+
     def delete(self, key: bytes, timestamp: int) -> None:
         """Remove a row, if it is there."""
+
+    def delete_many(self, keys: list[bytes], timestamp: int) -> None:
+        """Remove rows that are there."""
 
 
 class Schedule:
@@ -93,10 +100,14 @@ class Schedule:
         sequence
             Tells rows apart that are due at the same time, and is their order; 0 to 2^64 - 1.
         """
-        key = _pack(due_us, sequence)
-        table.put(key, value, now_ms)
-        if key < self._beyond:
-            self._insert(key, value)
+        self.add_many(table, {_pack(due_us, sequence): value}, now_ms)
+
+    def add_many(self, table: Table, rows: Mapping[bytes, bytes], now_ms: int) -> None:
+        """The same for several rows, by their keys, which `key_of` makes."""
+        table.put_many(rows, now_ms)
+        for key, value in rows.items():
+            if key < self._beyond:
+                self._insert(key, value)
 
     def remove(self, table: Table, due_us: int, sequence: int, now_ms: int) -> None:
         """Take a row out before its time; one that is not there may be asked for."""
@@ -146,10 +157,8 @@ class Schedule:
             return []
         taken = ahead[:count]
         del ahead[:count]
-        delete = table.delete
-        for key, value in taken:
-            delete(key, now_ms)
-            self._bytes -= len(value)
+        table.delete_many([key for key, _ in taken], now_ms)
+        self._bytes -= sum([len(value) for _, value in taken])
         if not ahead:
             self._read(table)
         return [(*_unpack(key), value) for key, value in taken]

@@ -37,7 +37,7 @@ from walstream.pending import (
 from walstream.pending import encode_row as encode_pending_row
 from walstream.rate import Pace
 from walstream.record import Record, parse
-from walstream.schedule import Schedule
+from walstream.schedule import Schedule, key_of
 from walstream.wire import Record as KafkaRecord
 
 STRETCH = 1_000  # records sent at once; fetches wait meanwhile
@@ -104,6 +104,8 @@ class WaitingRoom:
         self._schedule: Schedule
         self.changed: set[bytes] = set()
         self.answered: Counter[str] = Counter()
+        self._scheduled: dict[bytes, bytes] = {}  # rows of both tables that are not in them yet
+        self._pending: dict[bytes, bytes] = {}
 
     def open(self, checkpoint: Checkpoint) -> None:
         """Take up what the tables have."""
@@ -153,10 +155,9 @@ class WaitingRoom:
         Known
             It is pending already: a duplicate.
         """
-        now = _now()
-        schedule, pending = (checkpoint.table(table) for table in self.tables)
         if name in self.changed:
-            stored = pending.get(name)
+            self.settle(checkpoint)
+            stored = checkpoint.table(self.tables[1]).get(name)
         row = None if stored is None else decode_row(stored)
         due, expiry = (None, None) if terms is None else terms
         if isinstance(row, Pending) and row.sequence != raw.offset:
@@ -167,6 +168,8 @@ class WaitingRoom:
         arrival = decide_write(written, raw.offset, due, expiry, came, row if isinstance(row, Waiting) else None)
         if row is not None:
             # What waited for it; or it is read again, and is what waited.
+            now = _now()
+            schedule, pending = (checkpoint.table(table) for table in self.tables)
             self._schedule.remove(schedule, row.until if isinstance(row, Waiting) else row.due, row.sequence, now)
             pending.delete(name, now)
             self.changed.add(name)
@@ -184,12 +187,20 @@ class WaitingRoom:
                 return EXPIRED
         assert arrival.row is not None
         at = WHEN_DUE if self._time_when_due else self._times.assign(written, raw.offset)
-        self._schedule.add(
-            schedule, arrival.row.due, raw.offset, store_record(raw, record, at, appended, expiry, name), now
-        )
-        pending.put(name, encode_pending_row(arrival.row), now)
+        due = arrival.row.due
+        self._scheduled[key_of(due, raw.offset)] = store_record(raw, record, at, appended, expiry, name)
+        self._pending[name] = encode_pending_row(arrival.row)
         self.changed.add(name)
-        return pending_until(arrival.row.due)
+        return pending_until(due)
+
+    def settle(self, checkpoint: Checkpoint) -> None:
+        """Put what was admitted into the tables; to be called before anything else than `admit` and `act`."""
+        if self._pending:
+            now = _now()
+            schedule, pending = (checkpoint.table(table) for table in self.tables)
+            self._schedule.add_many(schedule, self._scheduled, now)
+            pending.put_many(self._pending, now)
+            self._scheduled, self._pending = {}, {}
 
     def act(
         self, raw: KafkaRecord, written: int, appended: int, record: Record, rows: dict[bytes, bytes],
@@ -209,6 +220,7 @@ class WaitingRoom:
             The name of the dedup table.
         """
         assert record.ref is not None
+        self.settle(checkpoint)
         now = _now()
         schedule, pending = (checkpoint.table(table) for table in self.tables)
         name = identity(record.key, record.source, record.ref)
@@ -280,6 +292,7 @@ class WaitingRoom:
         schedule, pending = (checkpoint.table(table) for table in self.tables)
         taken = self._schedule.take_due(schedule, until, limit, timestamp)
         self._pace.went(first, now, len(taken))
+        names: list[bytes] = []
         for due, position, value in taken:
             if kind_of(value) is Kind.FORGET:
                 name = decode_forget(value)
@@ -294,7 +307,8 @@ class WaitingRoom:
                 assert destination is not None
                 rows[name] = encode_row(position, destination)
                 count["expired" if destination == EXPIRED else "sent"] += 1
-            pending.delete(name, timestamp)
+            names.append(name)
+        pending.delete_many(names, timestamp)
         return rows, count
 
     def finish(self, checkpoint: Checkpoint) -> None:

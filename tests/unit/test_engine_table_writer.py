@@ -25,6 +25,9 @@ class Changelog:
     def append(self, timestamp: int, key: bytes, value: bytes | None) -> None:
         """Nobody reads it here."""
 
+    def append_rows(self, timestamp: int, rows: list[tuple[bytes, bytes | None]], prefix: bytes = b"") -> None:
+        """Nor this."""
+
 
 def writer(store: Store, before: TableWriter | None = None) -> TableWriter:
     changelog: Any = Changelog()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,14 @@ class Table:
     def put(self, key: bytes, value: bytes, timestamp: int) -> None:
         assert timestamp == NOW
         self.changes[key] = value
+
+    def put_many(self, rows: Mapping[bytes, bytes], timestamp: int) -> None:
+        for key, value in rows.items():
+            self.put(key, value, timestamp)
+
+    def delete_many(self, keys: list[bytes], timestamp: int) -> None:
+        for key in keys:
+            self.delete(key, timestamp)
 
     def delete(self, key: bytes, timestamp: int) -> None:
         assert timestamp == NOW
@@ -206,6 +214,9 @@ def test_what_is_held_in_memory_is_bounded() -> None:
 class Changelog:
     def append(self, timestamp: int, key: bytes, value: bytes | None) -> None:
         """Nobody reads it here."""
+
+    def append_rows(self, timestamp: int, rows: list[tuple[bytes, bytes | None]], prefix: bytes = b"") -> None:
+        """Nor this."""
 
 
 def test_over_a_real_store(tmp_path: Path) -> None:

@@ -359,8 +359,9 @@ moments = st.datetimes().map(lambda moment: f"{moment.isoformat()}Z".encode()) |
      b"0000-01-01T00:00:00Z", b"2013-01-01t00:00:00z", b"", b"now"]
 )  # fmt: skip
 attributes = st.sampled_from(
-    ["ce_walaction", "ce_waldelay", "ce_waldeliverat", "ce_waljitter", "ce_walx", "ce_expirytime", "ce_partitionkey", "ce_traceparent", "ce_extension",
-     "content-type", "Content-Type", "walstream-time", "Walstream-Time", "other", "ce_", "ce_id", "ce_type"]
+    ["ce_walaction", "ce_waldelay", "ce_waldeliverat", "ce_waljitter", "ce_walx", "ce_expirytime", "ce_partitionkey",
+     "ce_traceparent", "ce_extension", "content-type", "Content-Type", "walstream-time", "Walstream-Time", "other",
+     "ce_", "ce_id", "ce_type"]
 )  # fmt: skip
 usual = st.fixed_dictionaries(
     {"ce_specversion": st.just(b"1.0"), "ce_id": st.binary(max_size=20), "ce_source": texts, "ce_type": texts},
@@ -372,6 +373,24 @@ events = st.builds(
     st.lists(st.tuples(attributes, st.none() | texts | moments | st.just(b"PT1S")), max_size=5),
     st.randoms(use_true_random=False),
 )
+
+
+@both
+@given(
+    st.binary(max_size=4), st.lists(st.tuples(st.binary(max_size=20), st.none() | st.binary(max_size=40)), max_size=40)
+)
+def test_rows_go_in_as_if_one_by_one_until_they_do_not_fit(module: Any, prefix: bytes, rows: list[Any]) -> None:
+    done, written = 0, []
+    while done < len(rows):
+        alike, writer = module.RecordWriter(300), module.RecordWriter(300)
+        until = writer.append_rows(77, prefix, rows, done)
+        assert done < until <= len(rows)
+        for key, value in rows[done:until]:
+            assert alike.append(77, prefix + key, value)
+        assert until == len(rows) or not alike.append(77, prefix + rows[until][0], rows[until][1])
+        written += [(record.key, record.value, record.timestamp) for record in read(module, writer)]
+        done = until
+    assert written == [(prefix + key, value, 77) for key, value in rows]
 
 
 COMMON_KIND = [("ce_specversion", b"1.0"), ("ce_id", b"17"), ("ce_source", b"/a"), ("ce_type", b"t")]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from walstream.headers import Header
 from walstream.wire import Record
@@ -41,6 +41,15 @@ class Output:
             self._roll()
             self._writer.append(timestamp, key, value, headers)
         return self._next()
+
+    def append_rows(self, timestamp: int, rows: Sequence[tuple[bytes, bytes | None]], prefix: bytes = b"") -> None:
+        """Add rows of a table (timestamp in ms), each with a prefix in front of its key; None is a delete."""
+        done = self._writer.append_rows(timestamp, prefix, rows, 0)
+        while done < len(rows):
+            self._roll()
+            done = self._writer.append_rows(timestamp, prefix, rows, done)
+        if self.position is not None:
+            self.position += len(rows)
 
     def append_entry(self, record: Record, time: int) -> int | None:
         """Add a record of the ingress as an entry of the log; see `RecordWriter.append_entry`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import islice
 
 from walstream.engine.output import Output
@@ -131,17 +131,19 @@ class TableWriter:
         changelog_key = SEGMENT.pack(segment) + key if self.spec.span else key
         self._changelog.append(timestamp, changelog_key, value)
 
-    def put_many(self, rows: dict[bytes, bytes], timestamp: int, segment: int = 0) -> None:
+    def put_many(self, rows: Mapping[bytes, bytes], timestamp: int, segment: int = 0) -> None:
         """Set rows, and write their changes to the changelog (timestamp in ms)."""
         if not rows:
             return
         self.writes.setdefault(segment, {}).update(rows)
-        prefix = SEGMENT.pack(segment) if self.spec.span else b""
-        append = self._changelog.append
-        for key, value in rows.items():
-            append(timestamp, prefix + key, value)
+        self._changelog.append_rows(timestamp, list(rows.items()), SEGMENT.pack(segment) if self.spec.span else b"")
 
     def delete(self, key: bytes, timestamp: int) -> None:
         """Remove a row of a table without segments."""
-        self.writes.setdefault(0, {})[key] = None
-        self._changelog.append(timestamp, key, None)
+        self.delete_many([key], timestamp)
+
+    def delete_many(self, keys: list[bytes], timestamp: int) -> None:
+        """Remove rows of a table without segments."""
+        rows: dict[bytes, bytes | None] = dict.fromkeys(keys)
+        self.writes.setdefault(0, {}).update(rows)
+        self._changelog.append_rows(timestamp, list(rows.items()))

@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from typing import final
 
 from walstream.headers import Header
@@ -58,5 +59,8 @@ class RecordWriter:
     def append(
         self, timestamp: int, key: bytes | None, value: bytes | None, headers: list[Header] | None = None
     ) -> bool: ...
+    def append_rows(
+        self, timestamp: int, prefix: bytes, rows: Sequence[tuple[bytes, bytes | None]], start: int
+    ) -> int: ...
     def append_entry(self, record: Record, time: int) -> bool: ...
     def append_original(self, record: Record, timestamp: int) -> bool: ...

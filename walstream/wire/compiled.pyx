@@ -731,6 +731,23 @@ cdef class RecordWriter:
                     at = write_block(at, <char*>text, PyBytes_GET_SIZE(text))
         return True
 
+    def append_rows(self, int64_t timestamp, bytes prefix not None, list rows not None, Py_ssize_t start):
+        cdef Py_ssize_t i
+        cdef bytes key, value
+        for i in range(start, len(rows)):
+            key, value = rows[i]
+            if key is None:
+                raise TypeError("a row has no key")
+            if prefix:
+                key = prefix + key
+            if self._begin(
+                timestamp, <const uint8_t*>PyBytes_AS_STRING(key), PyBytes_GET_SIZE(key),
+                NULL if value is None else <const uint8_t*>PyBytes_AS_STRING(value),
+                0 if value is None else PyBytes_GET_SIZE(value), 0, 0,
+            ) == NULL:
+                return i
+        return len(rows)
+
     def append_entry(self, Record record not None, int64_t time):
         cdef char numbers[3][24]
         cdef int sizes[3]

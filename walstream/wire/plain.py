@@ -5,7 +5,7 @@ The format: https://kafka.apache.org/documentation/#recordbatch.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
@@ -273,6 +273,15 @@ class RecordWriter:
         self.max_timestamp = max(self.max_timestamp, timestamp) if self.count else timestamp
         self.count += 1
         return True
+
+    def append_rows(self, timestamp: int, prefix: bytes, rows: Sequence[tuple[bytes, bytes | None]], start: int) -> int:
+        """Add rows of a table from one on, each with a prefix in front of its key; the index of the first that does not
+        fit is returned, or else how many there are."""
+        for index in range(start, len(rows)):
+            key, value = rows[index]
+            if not self.append(timestamp, prefix + key, value):
+                return index
+        return len(rows)
 
     def append_entry(self, record: Record, time: int) -> bool:
         """Add a record of the ingress as an entry of the log, with the headers that walstream adds (time in µs).
