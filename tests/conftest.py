@@ -152,6 +152,21 @@ def make_cassandra(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MakeSer
         yield make
 
 
+@pytest.fixture(scope="module")
+def make_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MakeServer]:
+    """Make a Redis of one's own, with more of its command line if need be; ended after the module."""
+    from walstream.testing.redis_server import RedisServer, redis_binary
+
+    if redis_binary() is None:
+        pytest.skip("there is no redis-server; on Debian and Ubuntu: apt-get install redis-server")
+    with ExitStack() as stack:
+
+        def make(*arguments: str) -> Server:
+            return stack.enter_context(closing(RedisServer(tmp_path_factory.mktemp("redis"), arguments)))
+
+        yield make
+
+
 @pytest.fixture(scope="session")
 def seed() -> int:
     """What random tests draw from; `WALSTREAM_SEED` repeats a run, and the end of every run says it."""

@@ -21,7 +21,7 @@ from walstream.sinks.registry import sink_class, sink_names
 
 CONNECTIONS_FILE = "connections.yaml"
 
-NEEDS_CONNECTION = frozenset({"cassandra"})
+NEEDS_CONNECTION = frozenset({"cassandra", "redis"})
 """Sinks that need an entry of connections.yaml; a kafka sink without one is on the namespace's own Kafka."""
 
 
@@ -139,6 +139,7 @@ def make_sink(
             partitions=namespace.topics.partitions,
             key_template=namespace.key,
             max_record=namespace.topics.max_record,
+            remember=namespace.remember(target),
             extra=extra or {},
         )
     )

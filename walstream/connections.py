@@ -10,6 +10,7 @@ import os
 import ssl
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
@@ -209,7 +210,75 @@ class KafkaClusterConnection(Words):
         )
 
 
-Connection = CassandraConnection | KafkaClusterConnection
+def _url(value: Any) -> Any:
+    if isinstance(value, dict) and set(value) == {"env"}:
+        name = str(value["env"])
+        value = os.environ.get(name, "").strip()
+        if not value:
+            raise ValueError(f"the url is in the variable {name}, which is not set; export {name}=redis://host:port")
+    return value
 
-CONNECTIONS: dict[str, type[BaseModel]] = {"cassandra": CassandraConnection, "kafka": KafkaClusterConnection}
+
+class RedisConnection(Words):
+    """A Redis, or what speaks its protocol.
+
+    Parameters
+    ----------
+    host, port, db
+        Where it is, and which of its databases.
+    url
+        The same in one: ``redis://host:port/db``, ``rediss://`` for TLS, ``unix://path?db=1``; or ``{env: VARIABLE}``.
+    username, password
+        Where Redis asks for them; the password alone is that of the user ``default``.
+    """
+
+    sink: Literal["redis"]
+    host: str | None = Field(None, min_length=1)
+    port: int = Field(6379, ge=1, le=65_535)
+    db: int = Field(0, ge=0)
+    url: Annotated[str | None, BeforeValidator(_url)] = None
+    username: str | None = None
+    password: Secret | None = None
+    ssl: MaybeTls = None
+
+    @field_validator("url")
+    @classmethod
+    def _is_a_url(cls, url: str | None) -> str | None:
+        if url is None:
+            return None
+        parts = urlsplit(url)
+        if parts.scheme not in ("redis", "rediss", "unix") or not (parts.hostname or parts.path):
+            raise ValueError(f"{url!r} is no url of a Redis, such as redis://localhost:6379/0")
+        if "@" in parts.netloc or "password=" in parts.query:
+            raise ValueError("a password does not stand in the url; write username, and password: {file: path}")
+        return url
+
+    @model_validator(mode="after")
+    def _goes_together(self) -> RedisConnection:
+        if (self.url is None) == (self.host is None):
+            raise fault("a Redis is at one place", remedy="write either host (and port, db), or url")
+        if self.url is not None and {"port", "db"} & self.model_fields_set:
+            raise fault("port and db are in the url already", "url", remedy="write redis://host:port/db")
+        if self.ssl is not None and self.url is not None and not self.url.startswith("rediss:"):
+            raise fault("ssl is for a url that starts with rediss", "ssl", remedy="write url: rediss://…")
+        if self.username is not None and self.password is None:
+            raise fault("a user name needs a password", "username", remedy="write password: {file: path}")
+        return self
+
+    @property
+    def address(self) -> str:
+        """The url, which has no secrets."""
+        if self.url is not None:
+            return self.url
+        host = f"[{self.host}]" if ":" in str(self.host) else self.host
+        return f"redis{'s' if self.ssl else ''}://{host}:{self.port}/{self.db}"
+
+
+Connection = CassandraConnection | KafkaClusterConnection | RedisConnection
+
+CONNECTIONS: dict[str, type[BaseModel]] = {
+    "cassandra": CassandraConnection,
+    "kafka": KafkaClusterConnection,
+    "redis": RedisConnection,
+}
 """The model of an entry, by its ``sink``."""

@@ -226,6 +226,7 @@ def sink_context(
         partitions=namespace.topics.partitions,
         key_template=namespace.key,
         max_record=namespace.topics.max_record,
+        remember=namespace.remember(target),
         extra={"kafka": kafka},
     )
 

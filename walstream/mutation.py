@@ -62,10 +62,7 @@ class Mutation:
         members["key"] = self.key
         if self.op == "put":
             members["set"] = self.set
-        try:
-            return orjson.dumps(members, default=_number)
-        except TypeError:
-            return orjson.dumps(_large_integers(members), default=_number)
+        return to_json(members)
 
 
 def put(*, key: Mapping[str, Any], set: Mapping[str, Any] | None = None, table: str | None = None) -> Mutation:
@@ -183,6 +180,14 @@ def _large_integers(value: Any) -> Any:
     if type(value) is int and not -(2**63) <= value < 2**64:
         return orjson.Fragment(str(value))
     return value
+
+
+def to_json(value: Any) -> bytes:
+    """A value of a `Mutation` as JSON, with every digit."""
+    try:
+        return orjson.dumps(value, default=_number)
+    except TypeError:
+        return orjson.dumps(_large_integers(value), default=_number)
 
 
 # Values of Python as what JSON has. `put` and `delete` do it at once, so that the Kafka key that is made of a mutation

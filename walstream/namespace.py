@@ -292,6 +292,13 @@ class Namespace(Words):
             KeyTemplate(key)
         return key
 
+    def remember(self, target: str) -> int:
+        """How long (ms) a target's sink must refuse what is older than a delete: for as long as such a thing may come.
+
+        That is while it may still be in the log, and then as long as a record is tried again.
+        """
+        return self.topics.retention + self.targets[target].retry.age
+
     @model_validator(mode="after")
     def _adopts_a_foreign_topic(self) -> Namespace:
         adopted = self.topics.names.ingress

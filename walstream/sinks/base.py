@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict
 from walstream.changes import Change
 from walstream.entry import Entry
 from walstream.headers import Header
+from walstream.units import DAY, HOUR
 from walstream.wire import Record
 
 
@@ -111,6 +112,8 @@ class SinkContext:
         The namespace's ``key``, or None.
     max_record
         Bytes of key, value and headers that a record may have.
+    remember
+        How long (ms) a sink that refuses what is older than a delete must know of the delete (`Namespace.remember`).
     extra
         What the worker has for the sink beside the files: ``kafka`` is how to reach the namespace's own cluster.
     """
@@ -122,6 +125,7 @@ class SinkContext:
     partitions: int = 1
     key_template: str | None = None
     max_record: int = 1024 * 1024
+    remember: int = 7 * DAY + HOUR
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 
