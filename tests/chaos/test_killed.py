@@ -33,7 +33,8 @@ def test_nothing_is_lost_when_workers_are_killed(
 ) -> None:
     sandbox = make_sandbox(cassandra=cassandra)
     sandbox.start()
-    producers = [sandbox.producer(Workload(seed, source=f"/killed/{n}", rubbish=0.005), rate=400) for n in range(2)]
+    workloads = [Workload(seed, source=f"/killed/{n}", rubbish=0.005, delayed=0.2) for n in range(2)]
+    producers = [sandbox.producer(workload, rate=400) for workload in workloads]
     with sandbox.sampling(), producers[0], producers[1]:
         kills = storm(sandbox, seed, 12, longest=2.5)
     assert kills >= 3
@@ -48,7 +49,8 @@ def test_nothing_is_lost_in_a_long_storm(make_sandbox: Callable[..., Sandbox], c
     sandbox.start()
     for stage in ("router", COPY, BASE):
         sandbox.worker(stage).start()
-    producers = [sandbox.producer(Workload(seed, source=f"/storm/{n}", rubbish=0.005), rate=500) for n in range(3)]
+    workloads = [Workload(seed, source=f"/storm/{n}", rubbish=0.005, delayed=0.2) for n in range(3)]
+    producers = [sandbox.producer(workload, rate=500) for workload in workloads]
     with sandbox.sampling(), producers[0], producers[1], producers[2]:
         kills = storm(sandbox, seed, 150, longest=6)
     assert kills >= 20

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 from collections.abc import AsyncIterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+import hypothesis
 import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
 
 from walstream.answers import Answer
 from walstream.dedup import ANSWERED, CANCELLED, EXPIRED, Row, pending_until
@@ -76,6 +82,7 @@ def drawn(id: str, jitter: int) -> int:
         ({"deliver_at": T + S, "jitter": HOUR}, T + S + drawn("w", HOUR)),
     ],
 )
+@pytest.mark.usefixtures("either_wire")
 async def test_a_record_waits_until_it_is_due_and_is_never_early(
     router: RouterPartition, options: dict[str, int], due: int
 ) -> None:
@@ -104,6 +111,7 @@ async def test_a_record_waits_until_it_is_due_and_is_never_early(
         {"deliver_at": 0},
     ],
 )
+@pytest.mark.usefixtures("either_wire")
 async def test_what_is_due_as_it_comes_was_never_delayed(router: RouterPartition, options: dict[str, int]) -> None:
     await router.route([given(0, "w", **options), given(1, "x")])
     assert ids(router.log) == ["w", "x"]
@@ -148,6 +156,7 @@ async def test_what_has_expired_as_it_comes_is_counted_and_nothing_else(router: 
         (T + 20 * S, T + 20 * S - 1, True),
     ],
 )
+@pytest.mark.usefixtures("either_wire")
 async def test_expiry_while_it_waits(router: RouterPartition, expiry: int, sent_at: int, is_sent: bool) -> None:
     await router.route([given(0, "w", delay=10 * S, expiry=expiry)])
     assert ids(await router.at(sent_at)) == ["w"] * is_sent
@@ -306,6 +315,7 @@ WRITES: list[dict[str, int]] = [{}, {"delay": 10 * S}, {"time": T}, {"expiry": T
 
 
 @pytest.mark.parametrize("options", WRITES)
+@pytest.mark.usefixtures("either_wire")
 async def test_a_cancel_before_its_write(router: RouterPartition, options: dict[str, int]) -> None:
     await router.route([cancel(0, time=T)])
     assert (outcomes(router), router.waiting) == ([("c0", "waiting")], 1)
@@ -318,6 +328,7 @@ async def test_a_cancel_before_its_write(router: RouterPartition, options: dict[
 
 
 @pytest.mark.parametrize("options", WRITES)
+@pytest.mark.usefixtures("either_wire")
 async def test_a_reschedule_before_its_write(router: RouterPartition, options: dict[str, int]) -> None:
     await router.route([reschedule(0, time=T, delay=20 * S)])
     await router.route([given(1, "w", **options)])
@@ -576,6 +587,57 @@ async def test_what_was_thrown_away_is_done_again_to_the_same_end(tmp_path: Path
     assert ends[0] == ends[1]
     assert [id for id, *_ in ends[0][0]] == ["d", "b", "h", "f", "c"]
     assert ends[0][3] == 1, "the cancel of a write that never came"
+
+
+SAID = st.tuples(
+    st.sampled_from(["write", "write", "cancel", "reschedule"]),
+    st.sampled_from("ab"),
+    st.integers(0, 3),  # write time
+    st.sampled_from([None, 0, 2 * S, 5 * S]),  # delay
+    st.sampled_from([None, None, None, T, T + 3 * S]),  # expiry
+)
+
+
+def said(place: int, action: str, about: str, time: int, delay: int | None, expiry: int | None) -> Given:
+    if action == "write":
+        return given(place, about, time=T + time, delay=delay, expiry=expiry)
+    if action == "cancel":
+        return cancel(place, about, time=T + time)
+    return reschedule(place, about, time=T + time, delay=delay or 4 * S)
+
+
+async def told(groups: list[list[Given]], *, crashes: bool) -> Any:
+    """What comes of records that are read in groups; with crashes each is routed, thrown away, and routed again."""
+    with TemporaryDirectory() as folder:
+        router = await opened(Path(folder))
+        for group in groups:
+            if crashes:
+                await router.route(group, commit=False)
+                await router.open()
+            await router.route(group)
+        for seconds in range(7):
+            if crashes:
+                await router.at(T + seconds * S, commit=False)
+                await router.open()
+            await router.at(T + seconds * S)
+        log = [(entry.id, entry.ingress_position, entry.time) for entry in router.log]
+        rows = [list(router.store.items(f"flights.{table}")) for table in ("dedup", "schedule", "pending")]
+        assert router.waiting <= 2, "of each identity one at most: an action whose write did not come"
+        router.store.close()
+        return log, router.answers, rows
+
+
+@settings(max_examples=40)
+@hypothesis.given(st.lists(SAID, min_size=2, max_size=10), st.lists(st.integers(1, 9), max_size=3), st.booleans())
+def test_it_does_not_matter_how_records_are_read(records: list[Any], cuts: list[int], crashes: bool) -> None:
+    """One in a checkpoint, or many in a fetch; done once, or thrown away and done again."""
+    every = [said(place, *words) for place, words in enumerate(records)]
+    places = [0, *sorted({cut for cut in cuts if cut < len(every)}), len(every)]
+    groups = [every[start:end] for start, end in itertools.pairwise(places)]
+    alone = asyncio.run(told([[record] for record in every], crashes=False))
+    assert asyncio.run(told(groups, crashes=crashes)) == alone
+    log = [id for id, *_ in alone[0]]
+    assert len(log) == len(set(log))
 
 
 async def test_what_waits_survives_its_worker(router: RouterPartition) -> None:
