@@ -71,10 +71,8 @@ def demo(month: int, keep: bool, stop: bool, folder: Path, picture: Path | None,
     show = Demo(folder, month=month, keep=keep, audience=screen)
     result = show.run()
     if picture is not None and result.purge is not None:
-        purge = result.purge
-        purge.curve().picture(
-            picture, f"{purge.written:,} deletes, written at once with a delay: rows gone per half second"
-        )
+        title = f"Rows deleted in each half second, of {result.purge.written:,} deletes written at once"
+        result.purge.curve().picture(picture, title)
     if as_json:
         print_json(result.as_dict() | ({"settings": show.settings} if keep else {}))
     else:
