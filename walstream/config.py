@@ -21,7 +21,7 @@ from walstream.sinks.registry import sink_class, sink_names
 
 CONNECTIONS_FILE = "connections.yaml"
 
-NEEDS_CONNECTION = frozenset({"cassandra", "redis"})
+NEEDS_CONNECTION = frozenset({"cassandra", "http", "redis"})
 """Sinks that need an entry of connections.yaml; a kafka sink without one is on the namespace's own Kafka."""
 
 

@@ -7,6 +7,7 @@ absolute count from the file's own folder.
 from __future__ import annotations
 
 import os
+import re
 import ssl
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -17,6 +18,12 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, Validati
 from walstream.errors import ConfigurationError
 from walstream.kafka import KafkaConnection, SaslMechanism, broker_address
 from walstream.namespace import Words, fault
+
+HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+"""What the name of an HTTP header may be (RFC 9110, 5.6.2)."""
+HEADER_VALUE = re.compile(r"[\t\x20-\x7e]*")
+"""What the value of an HTTP header may be where every server is to understand it."""
+_OWN_HEADERS = frozenset({"connection", "content-length", "content-type", "idempotency-key", "transfer-encoding"})
 
 
 def _from_folder(path: Path, info: ValidationInfo) -> Path:
@@ -274,11 +281,85 @@ class RedisConnection(Words):
         return f"redis{'s' if self.ssl else ''}://{host}:{self.port}/{self.db}"
 
 
-Connection = CassandraConnection | KafkaClusterConnection | RedisConnection
+class HttpConnection(Words):
+    """An application that is reached by HTTP.
+
+    Parameters
+    ----------
+    url
+        ``http://`` or ``https://``, the host, and the beginning of the path where all paths have one.
+    headers
+        Added to every request; a value may be a secret.
+    token
+        Sent as ``Authorization: Bearer …``.
+    """
+
+    sink: Literal["http"]
+    url: str
+    headers: dict[str, str | Secret] = Field(default_factory=dict)
+    token: Secret | None = None
+    ssl: MaybeTls = None
+
+    @field_validator("url")
+    @classmethod
+    def _is_a_url(cls, url: str) -> str:
+        if "@" in url:
+            raise ValueError("a password does not stand in the url; write token: {file: path}, or headers")
+        try:
+            parts = urlsplit(url)
+            good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        except ValueError:
+            good = False
+        if not good or not url.isascii() or any(mark in url for mark in "?# "):
+            raise ValueError(f"{url!r} is no url of an application, such as https://app.example.com/events")
+        return url
+
+    @field_validator("headers")
+    @classmethod
+    def _can_be_sent(cls, headers: dict[str, str | Secret]) -> dict[str, str | Secret]:
+        for name, value in headers.items():
+            if not HEADER_NAME.fullmatch(name):
+                raise ValueError(f"{name!r} cannot be the name of an HTTP header")
+            if name.lower() in _OWN_HEADERS or name.lower().startswith(("ce-", "walstream-")):
+                raise ValueError(f"the header {name} is made for each request")
+            if isinstance(value, str) and not HEADER_VALUE.fullmatch(value):
+                raise ValueError(f"the value of {name} has something that is not printable ASCII")
+        return headers
+
+    @model_validator(mode="after")
+    def _goes_together(self) -> HttpConnection:
+        if self.ssl is not None and not self.url.startswith("https:"):
+            raise fault("ssl is for a url that starts with https", "ssl", remedy="write url: https://…")
+        if self.token is not None and "authorization" in map(str.lower, self.headers):
+            raise fault("there are two Authorization headers", "token", remedy="leave out the token, or the header")
+        return self
+
+    def request_headers(self) -> dict[str, str]:
+        """The headers that every request has.
+
+        Raises
+        ------
+        ConfigurationError
+            A secret is not there, or cannot stand in a header.
+        """
+        found = {name: value if isinstance(value, str) else value.read() for name, value in self.headers.items()}
+        if self.token is not None:
+            found["Authorization"] = f"Bearer {self.token.read()}"
+        for name, value in found.items():
+            if not HEADER_VALUE.fullmatch(value):
+                raise ConfigurationError(
+                    f"the secret for the header {name} has something that is not printable ASCII",
+                    remedy="look for a line end in the middle",
+                )
+        return found
+
+
+Connection = CassandraConnection | KafkaClusterConnection | HttpConnection | RedisConnection
 
 CONNECTIONS: dict[str, type[BaseModel]] = {
     "cassandra": CassandraConnection,
     "kafka": KafkaClusterConnection,
     "redis": RedisConnection,
+    "http": HttpConnection,
 }
 """The model of an entry, by its ``sink``."""
