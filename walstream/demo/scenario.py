@@ -177,7 +177,7 @@ class Demo:
                 kafka, namespace = self._start()
                 flights, steps = reading.result()
             self.result.flights, self.result.mutations = len(flights), len(steps)
-            self.a_flight = steps[0].flight
+            self.a_flight = steps[-1].flight  # of the last day: the first is deleted
             with session(self.folder / "config") as cassandra:
                 watch = Watch(kafka, namespace, COPY_TOPIC, status_reader(cassandra))
                 self._write_and_wait(watch, kafka, steps)
