@@ -32,6 +32,7 @@ _PENDING, _WAITING = 1, 2
 _HEAD = struct.Struct(">BB")
 _PENDING_ROW = struct.Struct(">BBQQqq")
 _WAITING_ROW = struct.Struct(">BBQqqq")
+_pack_pending = _PENDING_ROW.pack
 _NO_TIME = -(1 << 63)  # in place of when a reschedule is due: it is a cancel
 
 
@@ -116,6 +117,9 @@ class Fate(enum.Enum):
     SCHEDULE = "schedule"  # into the schedule, and a row Pending
     CANCELLED = "cancelled"  # nowhere; the dedup row says so
     EXPIRED = "expired"  # nowhere; the dedup row says so
+
+
+_SCHEDULE = Fate.SCHEDULE  # looked up once, as most come to it
 
 
 class Arrival(NamedTuple):
@@ -223,7 +227,7 @@ def decide_write(
             outcome, due, last = Outcome.RESCHEDULED, change.due, (change.time, change.position)
     if due is None or due <= append_us:
         return Arrival(Fate.SEND, None, outcome)
-    return Arrival(Fate.SCHEDULE, Pending(due, position, *last), outcome)
+    return Arrival(_SCHEDULE, Pending(due, position, *last), outcome)
 
 
 def decide_action(change: Change, destination: int | None, row: Pending | Waiting | None) -> Reaction:
@@ -259,11 +263,17 @@ def decide_action(change: Change, destination: int | None, row: Pending | Waitin
     return Reaction(Step.KEEP, Outcome.WAITING, None, row)
 
 
+def encode_pending(row: Pending) -> bytes:
+    """The stored form of a write that waits; see `encode_row`."""
+    due, sequence, time, position = row
+    return _pack_pending(_VERSION, _PENDING, due, sequence, time, position)
+
+
 def encode_row(row: Pending | Waiting) -> bytes:
     """The stored form of a row: a byte for the format's version, one for what it is, then numbers of 64 bits,
     big-endian; of an action also its id."""
     if isinstance(row, Pending):
-        return _PENDING_ROW.pack(_VERSION, _PENDING, *row)
+        return encode_pending(row)
     until, (id, time, position, due) = row
     return _WAITING_ROW.pack(_VERSION, _WAITING, until, time, position, _NO_TIME if due is None else due) + id.encode()
 

@@ -33,6 +33,7 @@ from walstream.pending import (
     decide_write,
     decode_row,
     due_time,
+    encode_pending,
 )
 from walstream.pending import encode_row as encode_pending_row
 from walstream.rate import Pace
@@ -41,6 +42,7 @@ from walstream.schedule import Schedule, key_of
 from walstream.wire import Record as KafkaRecord
 
 STRETCH = 1_000  # records sent at once; fetches wait meanwhile
+_DESTINATIONS = {Fate.SEND: None, Fate.CANCELLED: CANCELLED, Fate.EXPIRED: EXPIRED}
 
 
 class Terms(NamedTuple):
@@ -178,18 +180,12 @@ class WaitingRoom:
             record = record or parse(raw.key, raw.value, raw.headers, raw.timestamp)
             until = row.change.due if arrival.outcome is Outcome.RESCHEDULED else None
             self._answer(row.change, record, record.id, arrival.outcome, checkpoint, due=until)
-        match arrival.fate:
-            case Fate.SEND:
-                return None
-            case Fate.CANCELLED:
-                return CANCELLED
-            case Fate.EXPIRED:
-                return EXPIRED
-        assert arrival.row is not None
+        if arrival.row is None:
+            return _DESTINATIONS[arrival.fate]
         at = WHEN_DUE if self._time_when_due else self._times.assign(written, raw.offset)
         due = arrival.row.due
         self._scheduled[key_of(due, raw.offset)] = store_record(raw, record, at, appended, expiry, name)
-        self._pending[name] = encode_pending_row(arrival.row)
+        self._pending[name] = encode_pending(arrival.row)
         self.changed.add(name)
         return pending_until(due)
 
