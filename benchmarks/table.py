@@ -132,6 +132,12 @@ def _resident(measurements: Measurements) -> tuple[Entry, Spread] | None:
     return entry, Spread([each["peak_rss"] / 2**20 for each in entry["measured"][ROUTER]["rounds"]])
 
 
+def _scheduling(measurements: Measurements) -> tuple[Entry, Spread] | None:
+    entry = measurements.latest("delay scheduling", "delayed", "undelayed", partitions=4)
+    return None if entry is None else (entry, ratio(entry, "delayed", "undelayed", "rate"))
+
+
+MANY = {"pending": 10_000_000, "rate": 10_000.0}
 GOALS = (
     Goal(
         "router, records/s, against a hand-written loop", 1.2, "x",
@@ -190,6 +196,31 @@ GOALS = (
         "router and one delivery together at 1,000 records/s, CPU of a core", 15, "%",
         _value("quiet", lambda found: sum(each["at rate"] for each in found.values()), rate=1_000.0), at_most=True,
     ),
+    Goal(
+        "due to read from the log, 10,000 records/s falling due, 10 million pending, p99", 100, "ms",
+        _value("delay pending", lambda found: found["many"]["lateness"]["read"]["p99"], **MANY), at_most=True,
+    ),
+    Goal(
+        "the same, an idle worker, one record at a time, p99", 30, "ms",
+        _value("delay pending", lambda found: found["many"]["one_by_one"]["read"]["p99"], **MANY), at_most=True,
+    ),
+    Goal(
+        "memory of a router, 10 million pending, more than with 10 thousand", 100, "MB",
+        _value("delay pending", lambda found: found["more_resident_mb"]["resident_mb"], **MANY), at_most=True,
+    ),
+    Goal("scheduling of delayed records, records/s, against routing others", 0.5, "x", _scheduling),
+    Goal(
+        "sending of a million overdue records, unbounded, records/s", 80_000, "",
+        _value("delay overdue", lambda found: found["rate"], records=1_000_000),
+    ),
+    Goal(
+        "rebuilding of 10 million pending from the changelogs, pending records/s", 150_000, "",
+        _value("delay pending", lambda found: found["rebuild"]["pending_per_s"], **MANY),
+    ),
+    Goal(
+        "sending after 20 million were sent, against the start", 1.0, "x",
+        _value("delay emitted", lambda found: found["last_against_first"], emitted=20_000_000),
+    ),
 )  # fmt: skip
 
 INTRODUCTION = """\
@@ -213,6 +244,10 @@ one figure, `.venv/bin/python -m benchmarks --help` lists them.
 - **Warm** is what comes after the share of the records that is called `warm`, for everybody alike. CPU is that of all
   processes and threads of a contender. A slow contender is stopped after 20 s, and measured by what it got done; its
   row says how much that was.
+- Millions pending are written into the changelogs as a router would have written them, due in a month, in another order
+  than they are due; a worker then rebuilds its tables from these. What falls due meanwhile comes through the ingress.
+  Lateness is the time from when a record is due until a consumer of committed records has it; one that came early would
+  end the measurement. Records that are scheduled are due in a day, with a jitter of an hour.
 - Figures are medians; in parentheses, the range of the rounds. A ratio is taken round by round.
 - The loop by hand is aiokafka with batches of 1 MB, RocksDB with bloom filters, and the garbage collector tamed. Kafka
   Streams is the Processor API with batches of 256 KiB, the parallel collector, and commits each second with
@@ -294,7 +329,10 @@ def _comparisons(measurements: Measurements, folder: Path) -> Iterator[str]:
 
 def _others(measurements: Measurements) -> Iterator[str]:
     """Everything else, number by number."""
-    figures = ["delivery to Cassandra", "latency", "start", "client", "quiet"]
+    figures = [
+        "delivery to Cassandra", "latency", "start", "client", "quiet",
+        "delay pending", "delay scheduling", "delay overdue", "delay emitted",
+    ]  # fmt: skip
     for entry in _latest_of_each(measurements, figures):
         title = f"{entry['figure']}: {_settings(entry)}"
         yield f"## {title[0].upper()}{title[1:]}\n\n{_where(entry)}\n\n"

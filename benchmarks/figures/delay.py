@@ -39,8 +39,8 @@ from walstream.wire.builder import BatchBuilder
 
 FEW = 10_000
 LIMIT = 900.0  # s for a router to work everything off
-ONES = 60  # records to an idle worker
-ONES_EVERY = 250_000  # µs
+ONES = 40  # records to an idle worker
+ONES_EVERY = 150_000  # µs
 SCHEDULED_LEAST = 4_000  # records/s at which records are to be scheduled before the first one falls due
 UNBOUNDED = {"overdue_rate": "1000000000/s"}
 CHECKPOINT = 4_000  # rows in a checkpoint of `emitted`

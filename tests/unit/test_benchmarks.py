@@ -8,6 +8,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from benchmarks.delayed import DAY, SPREAD, rows
 from benchmarks.drain import Sample, figures
 from benchmarks.load import Shape, records
 from benchmarks.plot import bars
@@ -15,6 +16,7 @@ from benchmarks.profile import count, place, put
 from benchmarks.results import Results, Spread, load
 from benchmarks.table import GOALS, Measurements, write
 from benchmarks.verify import Content, Output, compare
+from walstream.delayed import StoredRecord, decode_delayed
 from walstream.mutation import parse_mutation
 from walstream.record import parse
 
@@ -160,8 +162,35 @@ def test_a_goal_is_looked_up_where_all_took_part_and_says_what_is_to_be_known(tm
     assert found[2:] == ("1.00x", "**no**", "the machine was busy with something else")
 
 
+def test_delayed_records_are_compared_with_others_round_by_round() -> None:
+    goal = next(goal for goal in GOALS if goal.figure.startswith("scheduling"))
+    measured = {
+        "delayed": {"rounds": [drained(50), drained(80)]},
+        "undelayed": {"rounds": [drained(100), drained(100)]},
+    }
+    row = goal.row(Measurements([entry(measured, "delay scheduling", partitions=4, rounds=2)]))
+    assert row[1:4] == ("≥ 0.50x", "0.65x (0.50x to 0.80x)", "yes")
+
+
+def test_rows_that_wait_are_what_a_router_stores_in_another_order_than_they_are_due() -> None:
+    found = list(rows(100, 1_000, 2_000, seed=1))
+    assert sorted(due for due, *_ in found) == list(range(1_000, 2_000, 10))
+    assert [due for due, *_ in found] != sorted(due for due, *_ in found)
+    assert len({identity for _, _, identity, _ in found}) == 100
+    for number, (_, position, identity, stored) in enumerate(found):
+        record = decode_delayed(stored)
+        assert position == number and record.identity == identity == StoredRecord(stored).identity
+        assert parse(record.key, record.value, record.headers, record.timestamp).type == "bench.write"
+
+
+def test_records_of_a_shape_may_ask_for_a_delay() -> None:
+    ((key, value, headers, _),) = records(Shape(extra=SPREAD), 1, seed=1)
+    record = parse(key, value, headers, 0)
+    assert record.delay == DAY and record.jitter == DAY // 24
+
+
 def test_what_is_at_most_may_be_less() -> None:
-    goal = next(goal for goal in GOALS if goal.unit == "ms")
+    goal = next(goal for goal in GOALS if goal.figure.startswith("write to applied"))
     row = goal.row(Measurements([entry({"target": {"p99": 59.0}}, "latency", rate=10_000.0)]))
     assert row[1:4] == ("≤ 60.0 ms", "59.0 ms", "yes")
 
