@@ -358,7 +358,7 @@ def _endless(client: Redis) -> None:
 
 async def test_users(server: Server, redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REDIS_SECRET", "a secret")
-    redis.acl_setuser("writer", enabled=True, passwords=["+a secret"], keys=["row-*"], commands=["+@all"])
+    redis.acl_setuser("writer", enabled=True, passwords=["+a secret"], keys=["row-*"], commands=["+@all", "-info"])
     words: dict[str, Any] = {"username": "writer", "password": {"env": "REDIS_SECRET"}}
     try:
         async with opened(target(server.address, "json", **words)) as sink:

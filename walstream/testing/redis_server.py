@@ -54,12 +54,12 @@ class RedisServer:
         log = self._folder / "redis.log"
         port = str(self.address.port)
         command = [binary, "--port", port, "--bind", "127.0.0.1", "--save", "", "--dir", str(self._folder)]
-        process, self._identity = spawn(
+        self._process, self._identity = spawn(
             [*command, *self._arguments], log=log, folder=self._folder, owner=Identity.of(os.getpid())
         )
         deadline = time.monotonic() + START_SECONDS
         while not self._ready():
-            if process.poll() is not None or time.monotonic() > deadline:
+            if self._process.poll() is not None or time.monotonic() > deadline:
                 self.close()
                 raise ServerError(f"redis-server does not answer. The end of its log:\n{log.read_text()[-2000:]}")
             time.sleep(0.05)
@@ -67,6 +67,7 @@ class RedisServer:
     def stop(self, *, kill: bool = False) -> None:
         """Stop it; what it held is gone."""
         self._identity.end(kill=kill)
+        self._process.wait()
 
     def close(self) -> None:
         """End it for good."""

@@ -118,8 +118,8 @@ class RedisSink(Sink):
         self._client = make_client(self.context.connection)
         try:
             memory = await self._client.info("memory")
-        except exceptions.NoPermissionError:
-            return  # it may still be allowed to write
+        except exceptions.ResponseError:
+            return  # not for this user, or not by way of a proxy; writes will show
         except exceptions.RedisError as error:
             raise SinkError(f"Redis at {where} cannot be used: {type(error).__name__}: {error}") from error
         policy = memory.get("maxmemory_policy", "noeviction")
