@@ -243,12 +243,13 @@ def client(records: int, rounds: int, partitions: int) -> None:
 )
 def profile(worker: str, step: str, words: str, records: int, partitions: int, pages: Path) -> None:
     """Where the microseconds of a record go, into docs/profiles; py-spy looks at one worker."""
-    from benchmarks.profile import TITLES, markdown, put
+    from benchmarks.profile import PAGES, TITLES, markdown, put
     from benchmarks.profile import profile as run
 
     with servers() as cluster:
         found = run(cluster, worker, records=records, partitions=partitions)
-    put(pages / f"{worker}.md", TITLES[worker], step, markdown(found, step, words))
+    page = PAGES.get(worker, worker)
+    put(pages / f"{page}.md", TITLES[page], step, markdown(found, step, words))
 
 
 @main.command()

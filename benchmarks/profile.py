@@ -46,9 +46,10 @@ a third or so: shares are what to read here, and times are in the [benchmarks](.
 TITLES = {
     "router": "# Where the microseconds of a record go: router\n\n" + HOW.format(role="router"),
     "delivery": "# Where the microseconds of a record go: delivery to Kafka\n\n" + HOW.format(role="delivery"),
-    "scheduling": "# Where the microseconds of a delayed record go: scheduling\n\n" + HOW.format(role="scheduling"),
-    "overdue": "# Where the microseconds of a delayed record go: sending\n\n" + HOW.format(role="overdue"),
+    "delay": "# Where the microseconds of a delayed record go\n\n" + HOW.format(role="scheduling (or overdue)"),
 }
+PAGES = {"scheduling": "delay", "overdue": "delay"}
+"""Which page a worker's profile is on, where it is not of its name."""
 
 
 @dataclass(frozen=True, slots=True)
