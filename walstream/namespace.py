@@ -265,7 +265,7 @@ class Namespace(Words):
     key: str | None = None
     dedup: DedupOptions = DedupOptions()
     schedule: ScheduleOptions = ScheduleOptions()
-    latency: Duration = Field(10, ge=0, le=10_000)
+    latency: Duration = Field(25, ge=0, le=10_000)
     delayed_time: Literal["write", "due"] = "write"
     targets: dict[Name, Target] = {}
 
