@@ -27,6 +27,7 @@ FORMAT = b"1"
 OFFSET = struct.Struct(">Q")
 CONDEMNED = "condemned"
 WRITE_BUFFER = 8 << 20  # bytes per column family, where few partitions share the process
+ORDERED_BLOCK = 16 << 10  # bytes that are read at once; the index of all blocks is in memory
 
 Writes = Mapping[str, Mapping[int, Mapping[bytes, bytes | None]]]
 """table -> segment (0 where the table has none) -> key -> value, or None for a delete."""
@@ -41,7 +42,9 @@ def rocksdb_options(cache: Cache | None = None, *, ordered: bool = False, write_
     options.create_if_missing(True)
     options.create_missing_column_families(True)
     blocks = BlockBasedOptions()
-    if not ordered:
+    if ordered:
+        blocks.set_block_size(ORDERED_BLOCK)
+    else:
         blocks.set_bloom_filter(10, False)
         options.set_memtable_prefix_bloom_ratio(0.1)
         options.set_memtable_whole_key_filtering(True)

@@ -73,6 +73,8 @@ class TableWriter:
         for layer in reversed(self._layers):
             for segment in sorted(layer):
                 rows = layer[segment]
+                if rows.keys().isdisjoint(keys):  # which most are, and this is quick
+                    continue
                 for index, key in enumerate(keys):
                     if key in rows:
                         found[index] = rows[key]
