@@ -266,6 +266,7 @@ async def test_the_payload_of_an_action_is_not_looked_at(tmp_path: Path) -> None
         ({"deliver_at": T + 2 * S, "jitter": HOUR}, T + 2 * S + drawn("w", HOUR)),  # of the write
         ({"delay": 10 * S}, T + 10 * S),  # where it was
     ],
+    ids=["later", "by its own time", "earlier", "deliver-at", "jitter", "the same"],
 )
 async def test_a_reschedule_to_earlier_and_to_later(router: RouterPartition, options: dict[str, int], due: int) -> None:
     await router.route([given(0, "w", delay=10 * S), given(1, "x", delay=20 * S), reschedule(2, **options)])
