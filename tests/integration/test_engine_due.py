@@ -102,11 +102,10 @@ class Owner:
         engine: Any = SimpleNamespace(
             consumer=Consumer(consumer), connection={"bootstrap_servers": brokers}, group=f"{source}.group",
             open_store=lambda topology, partition: Store(folder, topology.tables, {changelog: "id"}),
-            share=lambda total, least, most: 1,  # a checkpoint for each stretch of work
             opening=asyncio.Semaphore(1), fail=self.failed.append, make_sure=None, clock=clock,
         )  # fmt: skip
         tables = (TableSpec("timers", changelog),)
-        self.task = Task(engine, Topology(source, (source,), 1, tables, lambda partition: self.processor), 0)
+        self.task = Task(engine, Topology(source, (source,), 1, tables, lambda partition: self.processor), 0, 1)
 
     async def crash(self) -> None:
         """End in the middle of whatever it does."""

@@ -32,10 +32,11 @@ class Consumer:
 class FakeTask:
     """A task that only says that it was started and closed."""
 
-    def __init__(self, engine: Any, topology: Topology, partition: int) -> None:
+    def __init__(self, engine: Any, topology: Topology, partition: int, checkpoint_size: int) -> None:
         self.topology, self.partition, self.name = topology, partition, f"{topology.name}-{partition}"
         self.state, self.since = State.WAITING, time.monotonic()
         self.started = self.closed = False
+        self.checkpoint_size = checkpoint_size
         self.ends = asyncio.Event()
         self.ends.set()
 
@@ -108,6 +109,19 @@ async def test_a_task_runs_where_all_its_sources_are(engine: Engine) -> None:
     assert list(engine.tasks) == [TP("source", 1)]
     assert engine.tasks[TP("source", 1)].started  # type: ignore[attr-defined]
     assert engine.consumer.held == {TP("source", 1), TP("changelog", 1), TP("changelog", 0)}  # type: ignore[attr-defined]
+
+
+async def test_tasks_share_the_memory_of_checkpoints(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    def sizes() -> list[int]:
+        return [task.checkpoint_size for task in engine.tasks.values()]  # type: ignore[attr-defined]
+
+    await engine.assigned({TP("source", 0)})
+    assert sizes() == [module.CHECKPOINT_MEMORY]
+    await engine.assigned({TP("source", 0), TP("source", 1)})
+    assert sizes() == [module.CHECKPOINT_MEMORY // 2] * 2
+    monkeypatch.setattr(module, "CHECKPOINT_MEMORY", module.CHECKPOINT_LEAST)
+    await engine.assigned({TP("source", 0), TP("source", 1)})
+    assert sizes() == [module.CHECKPOINT_LEAST] * 2
 
 
 async def test_a_rebalance_ends_all_tasks_before_others_start(engine: Engine) -> None:

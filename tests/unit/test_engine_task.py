@@ -192,12 +192,12 @@ class Worker:
         self.engine: Any = SimpleNamespace(
             consumer=self.consumer, connection={}, group="group", topic_ids={TABLE.changelog: "id"}, cache=None,
             open_store=lambda topology, partition: Store(folder, topology.tables, {TABLE.changelog: "id"}),
-            share=lambda total, least, most: most, opening=asyncio.Semaphore(1), fail=self.failed.append,
+            opening=asyncio.Semaphore(1), fail=self.failed.append,
             make_sure=None, check_topics=nothing, clock=self.time.clock,
             spawn=lambda work: self.spawned.append(asyncio.create_task(work)),
         )  # fmt: skip
         topology = Topology("t", ("source",), 1, (TABLE,), lambda partition: self.processor, ("log",), latency=1_000)
-        self.task = Task(self.engine, topology, 0)
+        self.task = Task(self.engine, topology, 0, 2 << 20)
 
     @property
     def gate(self) -> Gate:
@@ -473,7 +473,7 @@ async def test_fetches_and_due_work_take_turns(worker: Worker) -> None:
 async def test_a_backlog_of_due_work_is_committed_as_it_is_worked_off(
     worker: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker.task, "_most", 200)
+    monkeypatch.setattr(worker.task, "_checkpoint_size", 200)
     worker.processor.due = list(range(100))
     await worker.start()
     await worker.until(lambda: worker.processor.due == [])

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 CACHE_SIZE = 64 << 20  # bytes of RocksDB blocks, for all stores together
+CHECKPOINT_MEMORY, CHECKPOINT_LEAST = 8 << 20, 512 << 10  # bytes of output being built, by all tasks and by each
 WRITE_MEMORY = 64 << 20  # bytes of what RocksDB has not written to files, for each table of all stores together
 CLOSE_TIMEOUT = 2.0  # s; a rebalance waits for the checkpoint at work, but not for a slow sink
 STOP_TIMEOUT = 20.0  # s until a stop that hangs is ended hard
@@ -121,15 +122,11 @@ class Engine:
     def partition_total(self) -> int:
         return sum(t.partitions * len(t.sources) for t in self.topologies)
 
-    def share(self, total: int, least: int, most: int) -> int:
-        """What each partition gets of memory (bytes) that all of them share."""
-        return max(least, min(most, total // max(self.partition_total, 1)))
-
     def open_store(self, topology: Topology, partition: int) -> Store:
         """Open the store of a partition number, for its task or its standby."""
         return Store(
             self.store_folder(topology, partition), topology.tables, self.topic_ids, cache=self.cache,
-            write_buffer=self.share(WRITE_MEMORY, 1 << 20, WRITE_BUFFER),
+            write_buffer=max(1 << 20, min(WRITE_BUFFER, WRITE_MEMORY // self.partition_total)),
         )  # fmt: skip
 
     @property
@@ -321,13 +318,18 @@ class Engine:
         if self._stopping:
             return  # a rebalance that had begun before
         await self.consumer.hold(assigned)
-        for topology in self.topologies:
-            for partition in range(topology.partitions):
-                sources = [TP(topic, partition) for topic in topology.sources]
-                if all(tp in assigned for tp in sources):
-                    task = Task(self, topology, partition)
-                    self.tasks.update(dict.fromkeys(sources, task))
-                    task.start()
+        parts = [
+            (topology, partition, sources)
+            for topology in self.topologies
+            for partition in range(topology.partitions)
+            if assigned.issuperset(sources := [TP(topic, partition) for topic in topology.sources])
+        ]
+        # A worker with few partitions has them all in their commits at times, unless each commit is of more.
+        size = max(CHECKPOINT_LEAST, CHECKPOINT_MEMORY // max(len(parts), 1))
+        for topology, partition, sources in parts:
+            task = Task(self, topology, partition, size)
+            self.tasks.update(dict.fromkeys(sources, task))
+            task.start()
         self._start_standby()
 
     def _start_standby(self) -> None:

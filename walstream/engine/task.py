@@ -36,8 +36,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-CHECKPOINT_SIZE = 2 << 20  # bytes of output; larger ones gain no throughput and cost latency
-CHECKPOINT_MEMORY = 32 << 20  # bytes of output of all partitions; with many of them each checkpoint is smaller
 CHECKPOINT_AGE = 1_000  # ms; a sink outside Kafka leaves no output, and a backlog must be committed as it is worked off
 BACKLOG = 64 << 10  # bytes that wait; with less, records wait no longer than the topology allows
 REOPEN_DELAY, REOPEN_DELAY_MOST = 0.2, 5.0  # s
@@ -65,15 +63,17 @@ class Task:
         Gives the group's consumer, the folder and the connection.
     topology, partition
         What to do, and on which partition number.
+    checkpoint_size
+        Bytes of output, not compressed, with which a checkpoint has enough.
     """
 
-    def __init__(self, engine: Engine, topology: Topology, partition: int) -> None:
+    def __init__(self, engine: Engine, topology: Topology, partition: int, checkpoint_size: int) -> None:
         self._engine = engine
         self.topology, self.partition = topology, partition
         self.name = f"{topology.name}-{partition}"
         self.sources = [TP(topic, partition) for topic in topology.sources]
         self.state, self.since = State.WAITING, time.monotonic()
-        self._most = engine.share(CHECKPOINT_MEMORY, CHECKPOINT_SIZE // 8, CHECKPOINT_SIZE)
+        self._checkpoint_size = checkpoint_size
         self.committed: dict[str, int] = {}
         self._lost_since: dict[TP, float] = {}
         self._queue: deque[Fetch] = deque()
@@ -282,7 +282,7 @@ class Task:
 
     def _has_room(self, building: Checkpoint, began: float) -> bool:
         """Whether more work goes into the checkpoint, and there is some."""
-        if self._closing or not (self._queue or self._is_due()) or building.size >= self._most:
+        if self._closing or not (self._queue or self._is_due()) or building.size >= self._checkpoint_size:
             return False
         # A trickle that never ends must not keep what is done; a backlog is better committed in large pieces.
         is_backlog = sum(fetch.size for fetch in self._queue) >= BACKLOG
