@@ -17,7 +17,8 @@ from walstream import faust_commands
 from walstream.engine.store import Store
 from walstream.engine.topology import TableSpec, Topology
 
-SOON, LATE = time.time_ns() // 1_000 + 50 * 60_000_000, 4_000_000_000_000_000  # in 50 min, by when the tests are over; the year 2096
+SOON = time.time_ns() // 1_000 + 50 * 60_000_000  # in 50 min, by when the tests are over
+LATE = 4_000_000_000_000_000  # the year 2096
 MARK = b"\0"
 
 
