@@ -9,7 +9,7 @@ from benchmarks.deployment import Deployment, tail
 from benchmarks.load import SENT_AT, Shape, paced
 from benchmarks.results import Results
 
-WARM = 5.0  # s that are not counted
+WARM = 40.0  # s that are not counted: a JVM that has just started compiles for as long, and takes a core for it
 
 
 def measure(cluster: Cluster, *, partitions: int, rate: float, seconds: float) -> None:
@@ -46,7 +46,7 @@ def _listen(cluster: Cluster, ingress: str, topic: str, rate: float, seconds: fl
     found, seen, first = [], 0, 0
     deadline = time.monotonic() + seconds + WARM + 60
     while seen < expected and time.monotonic() < deadline:
-        messages = consumer.consume(1_000, timeout=0.001)
+        messages = consumer.consume(1_000, timeout=0.005)  # a shorter wait spins, and takes the workers' time
         now = time.time_ns()
         for message in messages:
             if message.error() is not None:
