@@ -39,7 +39,7 @@ class Deployment:
         As in the namespace file.
     key
         The template of mutations' keys.
-    schedule
+    schedule, latency
         As in the namespace file.
     """
 
@@ -53,6 +53,7 @@ class Deployment:
         targets: Mapping[str, Any] | None = None,
         key: str | None = None,
         schedule: Mapping[str, Any] | None = None,
+        latency: str | None = None,
     ) -> None:
         self.cluster, self.name, self.partitions = cluster, name, partitions
         self.folder = cluster.folder / name
@@ -64,6 +65,8 @@ class Deployment:
             "targets": dict(targets or {}),
             "schedule": dict(schedule or {}),
         }
+        if latency is not None:
+            self._document["latency"] = latency
         if ingress is not None:
             self._document["topics"]["names"] = {"ingress": ingress}
         if key is not None:

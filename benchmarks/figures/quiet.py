@@ -19,7 +19,7 @@ def measure(cluster: Cluster, *, partitions: int, rate: float, seconds: float) -
     results = Results("quiet", {"rate": rate, "seconds": seconds, "partitions": partitions}, cluster.out)
     copy = "quiet-copy"
     target = {"sink": "kafka", "options": {"topic": copy}}
-    deployment = Deployment(cluster, "quiet", partitions=partitions, targets={"copy": target})
+    deployment = Deployment(cluster, "quiet", partitions=partitions, targets={"copy": target}, latency="50ms")
     deployment.apply()
     with deployment.running("router", "copy", output=copy) as workers:
         time.sleep(SETTLE)
