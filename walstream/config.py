@@ -21,7 +21,6 @@ from walstream.sinks.registry import sink_class, sink_names
 
 CONNECTIONS_FILE = "connections.yaml"
 
-NEEDS_CONNECTION = frozenset({"cassandra", "http", "redis"})
 """Sinks that need an entry of connections.yaml; a kafka sink without one is on the namespace's own Kafka."""
 
 
@@ -214,12 +213,13 @@ def _check_target(
     document: Document, path: Path_, target: Target, connections: Mapping[str, Connection] | None
 ) -> list[ConfigurationError]:
     try:
-        options = sink_class(target.sink).Options
+        kind = sink_class(target.sink)
     except ConfigurationError as error:
         near = _nearest(target.sink, sink_names())
         return [_problem(document, (*path, "sink"), error.message, near or error.remedy)]
     except WalstreamError as error:
         return [_problem(document, (*path, "sink"), str(error), None)]
+    options = kind.Options
     words = _words(options)
     # Looked for here, since the model of somebody's own sink may let unknown words pass.
     problems = [_unknown(document, (*path, "options", word), words) for word in target.options if word not in words]
@@ -233,7 +233,7 @@ def _check_target(
     if connections is None:
         return problems
     if target.connection is None:
-        if target.sink in NEEDS_CONNECTION:
+        if kind.needs_connection:
             remedy = f"write connection: NAME, and the entry NAME in {CONNECTIONS_FILE}"
             problems.append(_problem(document, path, f"a {target.sink} target needs a connection", remedy))
         return problems

@@ -10,8 +10,10 @@ import hashlib
 from collections.abc import Sequence
 
 from walstream.entry import Entry
+from walstream.errors import RecordRefused
 from walstream.headers import POSITION_HEADER, TIME_HEADER, TIMESTAMP_HEADER, VERSION, Header, strip_headers
 from walstream.record import Message
+from walstream.wire import Record as KafkaRecord
 
 ERROR_HEADER = "walstream-error"
 """What is wrong, for a person."""
@@ -113,6 +115,23 @@ def oversized(
         (DIGEST_HEADER, hashlib.sha256(value or b"").hexdigest().encode()),
     ]
     return message
+
+
+def not_understood(raw: KafkaRecord, refusal: RecordRefused, *, limit: int, now: int) -> Message:
+    """A record that was refused as it was read: whole, or cut where it is larger than the limit (bytes).
+
+    Parameters
+    ----------
+    now
+        Milliseconds since the epoch.
+    """
+    key, value, headers = raw.key, raw.value, raw.headers
+    if size_of(key, value, headers) > limit:
+        return oversized(key, value, headers, limit=limit, position=raw.offset, timestamp=raw.timestamp, now=now)
+    return refused(
+        key, value, headers, code=refusal.code, reason=refusal.reason, position=raw.offset, timestamp=raw.timestamp,
+        now=now,
+    )  # fmt: skip
 
 
 def dead(entry: Entry, *, target: str, reason: str, attempt: int, now: int, first: str | None = None) -> Message:

@@ -26,7 +26,6 @@ from __future__ import annotations
 import enum
 import struct
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import NamedTuple
 
 from walstream.errors import StateMismatch
@@ -34,6 +33,7 @@ from walstream.headers import Header
 from walstream.record import Record
 from walstream.wire import Record as KafkaRecord
 from walstream.wire import record_of
+from walstream.wire.plain import encode_block
 
 _VERSION = 1
 HEAD = struct.Struct(">BBqqqq16sII")
@@ -98,9 +98,7 @@ def encode_delayed(
     headers: Sequence[Header],
 ) -> bytes:
     """The stored form of a delayed record; the parameters are as in `Delayed`, where None is no expiry."""
-    body = (b"\x01" if key is None else _varint(len(key)) + key) + (
-        b"\x01" if value is None else _varint(len(value)) + value
-    )
+    body = encode_block(key) + encode_block(value)
     parts = [
         _pack(
             Kind.WRITE, _VERSION, timestamp, time, appended, NEVER if expiry is None else expiry, identity,
@@ -109,7 +107,7 @@ def encode_delayed(
         body,
     ]  # fmt: skip
     for name, text in headers:
-        parts.append(_name(name) + b"\x01" if text is None else _name(name) + _varint(len(text)) + text)
+        parts += (encode_block(name.encode()), encode_block(text))
     return b"".join(parts)
 
 
@@ -140,12 +138,14 @@ class StoredRecord:
         It is of a newer format, or no delayed record.
     """
 
-    __slots__ = ("_count", "_size", "_stored", "_timestamp", "expiry", "identity", "time")
+    __slots__ = ("_count", "_size", "_stored", "_timestamp", "appended", "expiry", "identity", "time")
 
     def __init__(self, stored: bytes) -> None:
         if stored[:2] != _WRITE or len(stored) < HEAD.size:
             _check(stored, Kind.WRITE, HEAD.size)
-        _, _, self._timestamp, self.time, _, self.expiry, self.identity, self._size, self._count = _unpack(stored)
+        (
+            _, _, self._timestamp, self.time, self.appended, self.expiry, self.identity, self._size, self._count
+        ) = _unpack(stored)  # fmt: skip
         self._stored = stored
 
     def record(self, position: int) -> KafkaRecord:
@@ -164,21 +164,11 @@ def decode_delayed(stored: bytes) -> Delayed:
     StateMismatch
         It is of a newer format, or no delayed record.
     """
-    _check(stored, Kind.WRITE, HEAD.size)
-    _, _, timestamp, time, appended, expiry, identity, _, count = _unpack(stored)
-    try:
-        key, at = _field(stored, HEAD.size)
-        value, at = _field(stored, at)
-        headers: list[Header] = []
-        for _ in range(count):
-            name, at = _field(stored, at)
-            text, at = _field(stored, at)
-            headers.append(((name or b"").decode(), text))
-    except IndexError:
-        at = -1
-    if at != len(stored):
-        raise StateMismatch(f"a delayed record of {len(stored)} bytes is cut off")
-    return Delayed(timestamp, time, appended, expiry, identity, key, value, headers)
+    record = StoredRecord(stored)
+    raw = record.record(0)
+    return Delayed(
+        raw.timestamp, record.time, record.appended, record.expiry, record.identity, raw.key, raw.value, raw.headers
+    )
 
 
 def encode_forget(identity: bytes) -> bytes:
@@ -221,45 +211,3 @@ def _check(stored: bytes, kind: Kind, least: int) -> None:
         if version > _VERSION
         else f"a row of the schedule, of {len(stored)} bytes, cannot be read"
     )
-
-
-def _varint(number: int) -> bytes:
-    """A length, zigzag and in groups of seven bits, the lowest first."""
-    number <<= 1
-    if number < 0x80:
-        return _SHORT[number >> 1]
-    encoded = bytearray()
-    while number > 0x7F:
-        encoded.append(number & 0x7F | 0x80)
-        number >>= 7
-    encoded.append(number)
-    return bytes(encoded)
-
-
-_SHORT = [bytes((length << 1,)) for length in range(64)]
-
-
-@lru_cache(maxsize=1024)
-def _name(name: str) -> bytes:
-    """The name of a header with its length; there are few."""
-    encoded = name.encode()
-    return _varint(len(encoded)) + encoded
-
-
-def _field(stored: bytes, at: int) -> tuple[bytes | None, int]:
-    """Bytes with their length in front, and where they end."""
-    number = stored[at]
-    at += 1
-    if number > 0x7F:
-        shift = 7
-        number &= 0x7F
-        while (byte := stored[at]) > 0x7F:
-            number |= (byte & 0x7F) << shift
-            shift += 7
-            at += 1
-        number |= byte << shift
-        at += 1
-    if number == 1:
-        return None, at
-    end = at + (number >> 1)
-    return stored[at:end], end

@@ -188,16 +188,7 @@ class DeliveryProcessor:
     def _bury_foreign(self, record: KafkaRecord, refusal: RecordRefused, checkpoint: Checkpoint) -> None:
         """Put aside what somebody else wrote into the log."""
         limit, now = self._namespace.topics.max_record, int(time.time() * 1000)
-        if deadletter.size_of(record.key, record.value, record.headers) > limit:
-            message = deadletter.oversized(
-                record.key, record.value, record.headers,
-                limit=limit, position=record.offset, timestamp=record.timestamp, now=now,
-            )  # fmt: skip
-        else:
-            message = deadletter.refused(
-                record.key, record.value, record.headers, code=refusal.code, reason=refusal.reason,
-                position=record.offset, timestamp=record.timestamp, now=now,
-            )  # fmt: skip
+        message = deadletter.not_understood(record, refusal, limit=limit, now=now)
         checkpoint.output(self._dlq).append(record.timestamp, message.key, message.value, message.headers)
 
     def _bury(self, entry: Entry, reason: str, attempt: int, first: str | None, checkpoint: Checkpoint) -> None:

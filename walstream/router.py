@@ -34,7 +34,7 @@ from walstream.murmur2 import partition_for
 from walstream.mutation import TYPE, KeyTemplate, key_mismatch, parse_mutation
 from walstream.namespace import Namespace
 from walstream.preflight import preflight
-from walstream.record import Message, Record, parse
+from walstream.record import Record, parse
 from walstream.settings import Settings
 from walstream.trim import trim
 from walstream.waiting_room import Known, Terms, WaitingRoom
@@ -132,7 +132,7 @@ class RouterProcessor:
                 destination = output.append_entry(raw, assign(written, position))
                 logged += 1
             elif record is not None and record.action != "write":
-                room.act(raw, written, appended, record, rows, checkpoint, self._dedup)
+                room.act(raw, written, appended, terms, record, rows, checkpoint, self._dedup)
                 destination = ANSWERED
                 count["answered"] += 1
             else:
@@ -230,17 +230,7 @@ class RouterProcessor:
             )  # fmt: skip
 
     def _refuse(self, record: KafkaRecord, refusal: RecordRefused, checkpoint: Checkpoint, now: int) -> None:
-        message: Message
-        if refusal.code == "too-large":
-            message = deadletter.oversized(
-                record.key, record.value, record.headers,
-                limit=self._limit, position=record.offset, timestamp=record.timestamp, now=now,
-            )  # fmt: skip
-        else:
-            message = deadletter.refused(
-                record.key, record.value, record.headers, code=refusal.code, reason=refusal.reason,
-                position=record.offset, timestamp=record.timestamp, now=now,
-            )  # fmt: skip
+        message = deadletter.not_understood(record, refusal, limit=self._limit, now=now)
         checkpoint.output(self._dlq).append(record.timestamp, message.key, message.value, message.headers)
 
 

@@ -81,7 +81,7 @@ class Schedule:
             The mark is of a newer format.
         """
         stored = table.get(MARK)
-        schedule = cls(_FIRST if stored is None else _read_mark(stored))
+        schedule = cls(first_key(stored))
         schedule._read(table)
         schedule._mark(table, now_ms)
         return schedule

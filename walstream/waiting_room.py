@@ -199,8 +199,8 @@ class WaitingRoom:
             self._scheduled, self._pending = {}, {}
 
     def act(
-        self, raw: KafkaRecord, written: int, appended: int, record: Record, rows: dict[bytes, bytes],
-        checkpoint: Checkpoint, dedup: str,
+        self, raw: KafkaRecord, written: int, appended: int, terms: Terms | None, record: Record,
+        rows: dict[bytes, bytes], checkpoint: Checkpoint, dedup: str,
     ) -> None:  # fmt: skip
         """Do what a cancel or reschedule says, and answer it.
 
@@ -210,6 +210,8 @@ class WaitingRoom:
             The action.
         written, appended
             Its write time (µs), and when the broker got it (ms).
+        terms
+            Of a reschedule, with the jitter drawn from the identity of its write.
         rows
             Dedup rows that are not in the table yet; what the action does to its write's row is put there.
         dedup
@@ -223,9 +225,7 @@ class WaitingRoom:
         known = rows.get(name) or checkpoint.table(dedup).get(name)
         destination = None if known is None else decode_dedup_row(known).destination
         stored = pending.get(name)
-        due = None
-        if record.action == "reschedule":
-            due = due_time(written, name, record.delay, record.deliver_at, record.jitter)
+        due = terms.due if terms is not None and record.action == "reschedule" else None
         change = Change(record.id, written, raw.offset, due)
         row = None if stored is None else decode_row(stored)
         reaction = decide_action(change, destination, row)

@@ -80,13 +80,6 @@ class TableWriter:
                         found[index] = rows[key]
         return found
 
-    def pending(self, key: bytes) -> bytes | None:
-        """Look a key up among what this checkpoint itself has put: what `get_many` was asked too early for."""
-        for rows in self.writes.values():
-            if key in rows:
-                return rows[key]
-        return None
-
     def newest_segment(self) -> int:
         return max([self._store.newest_segment(self.spec.name), *(max(layer, default=0) for layer in self._layers)])
 

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict
 
 from walstream.changes import Change
 from walstream.entry import Entry
+from walstream.errors import ConfigurationError
 from walstream.headers import Header
 from walstream.units import DAY, HOUR
 from walstream.wire import Record
@@ -139,7 +140,15 @@ class Sink(abc.ABC):
     #: may, a new owner that finds no sign of an orderly end waits one deadline before it writes.
     late_writes_harmless: ClassVar[bool] = False
 
+    #: Whether a target has to name an entry of ``connections.yaml``.
+    needs_connection: ClassVar[bool] = False
+
     def __init__(self, context: SinkContext) -> None:
+        if self.needs_connection and context.connection is None:
+            raise ConfigurationError(
+                f"the target {context.namespace}.{context.target} names no connection",
+                remedy="write connection: <an entry of connections.yaml>",
+            )
         self.context = context
         self.options: Any = context.options
 

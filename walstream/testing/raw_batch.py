@@ -14,6 +14,7 @@ from aiokafka.record.util import calc_crc32c
 from aiokafka.structs import TopicPartition
 
 from walstream.wire.batch import HEADER, LOG_APPEND_TIME, Batch
+from walstream.wire.plain import encode_block, encode_varint
 
 CODECS = {
     "none": bytes, "gzip": gzip.compress, "snappy": codec.snappy_encode, "lz4": codec.lz4_encode,
@@ -67,23 +68,11 @@ def seal(batch: bytes) -> bytes:
 
 
 def _record(delta: int, record: RawRecord) -> bytes:
-    body = b"\0" + _varint(delta) + _varint(delta) + _block(record.key) + _block(record.value)
-    body += _varint(len(record.headers)) + b"".join(_block(name) + _block(value) for name, value in record.headers)
-    return _varint(len(body)) + body
-
-
-def _block(data: bytes | None) -> bytes:
-    return _varint(-1 if data is None else len(data)) + (data or b"")
-
-
-def _varint(number: int) -> bytes:
-    zigzag = (number << 1) ^ (number >> 63)
-    encoded = bytearray()
-    while zigzag > 0x7F:
-        encoded.append(zigzag & 0x7F | 0x80)
-        zigzag >>= 7
-    encoded.append(zigzag)
-    return bytes(encoded)
+    body = b"\0" + encode_varint(delta) + encode_varint(delta) + encode_block(record.key) + encode_block(record.value)
+    body += encode_varint(len(record.headers)) + b"".join(
+        encode_block(name) + encode_block(value) for name, value in record.headers
+    )
+    return encode_varint(len(body)) + body
 
 
 async def produce_batch(brokers: str, topic: str, partition: int, batch: bytes) -> int:

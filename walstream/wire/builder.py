@@ -54,14 +54,13 @@ class BatchBuilder:
         Takes the records.
     """
 
-    __slots__ = ("_built", "_closed", "_compression", "_count", "_producer", "_transactional", "writer")
+    __slots__ = ("_built", "_closed", "_compression", "_producer", "_transactional", "writer")
 
     def __init__(self, limit: int, compression: str | None, *, transactional: bool) -> None:
         self.writer = RecordWriter(limit)
         self._compression, self._transactional = compression, transactional
         self._producer = (-1, -1, -1)
         self._built: bytes | None = None
-        self._count = 0
         self._closed = False
 
     # What aiokafka's accumulator and sender call

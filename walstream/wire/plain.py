@@ -52,7 +52,7 @@ class Record:
         Of them `record_of` makes the record again.
         """
         count, start, end = self._headers
-        return _block(self.key) + _block(self.value), count, self._reader.between(start, end)
+        return encode_block(self.key) + encode_block(self.value), count, self._reader.between(start, end)
 
     @property
     def misnamed(self) -> tuple[str, ...]:
@@ -183,8 +183,8 @@ def record_of(data: bytes, start: int, fields_size: int, header_count: int, offs
     if not 0 <= start <= start + fields_size <= len(data):
         raise ValueError(f"there are no bytes {start} to {start + fields_size} in {len(data)}")
     end = start + fields_size
-    body = bytes(3) + data[start:end] + _varint(header_count) + data[end:]
-    encoded = _varint(len(body)) + body
+    body = bytes(3) + data[start:end] + encode_varint(header_count) + data[end:]
+    encoded = encode_varint(len(body)) + body
     try:
         (record,) = RecordReader(encoded, 0, len(encoded), 1, offset, timestamp)
     except ValueError:
@@ -192,7 +192,8 @@ def record_of(data: bytes, start: int, fields_size: int, header_count: int, offs
     return record
 
 
-def _varint(number: int) -> bytes:
+def encode_varint(number: int) -> bytes:
+    """A signed integer as records have it: zigzag, seven bits in each byte, the lowest first."""
     zigzag = (number << 1) ^ (number >> 63)
     encoded = bytearray()
     while zigzag > 0x7F:
@@ -202,8 +203,9 @@ def _varint(number: int) -> bytes:
     return bytes(encoded)
 
 
-def _block(block: bytes | None) -> bytes:
-    return _varint(-1) if block is None else _varint(len(block)) + block
+def encode_block(block: bytes | None) -> bytes:
+    """Bytes with their length in front, which is -1 for None."""
+    return encode_varint(-1) if block is None else encode_varint(len(block)) + block
 
 
 def plain_event(record: Record) -> tuple[bytes, int | None, bytes, Asked | None] | None:

@@ -37,7 +37,7 @@ from pydantic import Field, model_validator
 
 from walstream.changes import Action, Change
 from walstream.entry import Entry
-from walstream.errors import ConfigurationError, RecordRefused, SinkError
+from walstream.errors import RecordRefused, SinkError
 from walstream.mutation import TYPE as MUTATION_TYPE
 from walstream.mutation import Mutation, parse_mutation
 from walstream.namespace import Words, fault
@@ -72,6 +72,7 @@ class CassandraSink(Sink):
     """Every entry's payload is a mutation; it becomes one row's INSERT or DELETE ``USING TIMESTAMP``."""
 
     Options = CassandraOptions
+    needs_connection = True
     late_writes_harmless = True  # by its effective time, a late write changes nothing that is newer
     errors: ClassVar = {
         NoHostAvailable: TARGET_DOWN,
@@ -91,11 +92,6 @@ class CassandraSink(Sink):
 
     def __init__(self, context: SinkContext) -> None:
         super().__init__(context)
-        if context.connection is None:
-            raise ConfigurationError(
-                f"the target {context.namespace}.{context.target} names no connection",
-                remedy="write connection: <an entry of connections.yaml>",
-            )
         self._session: Any = None
         self._requests: Requests
         self._tables: dict[str, tuple[object, Statements]] = {}

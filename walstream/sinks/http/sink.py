@@ -29,7 +29,7 @@ from pydantic import Field, field_validator
 from yarl import URL
 
 from walstream.entry import Entry
-from walstream.errors import ConfigurationError, RecordRefused, SinkError
+from walstream.errors import RecordRefused, SinkError
 from walstream.namespace import Words
 from walstream.sinks.base import TARGET_DOWN, Dead, Outcome, Retry, Sink, SinkContext
 from walstream.sinks.http.answer import Answer, Unavailable, outcome
@@ -100,6 +100,7 @@ class HttpSink(Sink):
     """Every entry is a request; those of one key follow each other, different keys go at the same time."""
 
     Options = HttpOptions
+    needs_connection = True
     errors: ClassVar = {
         aiohttp.ClientError: TARGET_DOWN,
         TimeoutError: TARGET_DOWN,
@@ -108,11 +109,6 @@ class HttpSink(Sink):
 
     def __init__(self, context: SinkContext) -> None:
         super().__init__(context)
-        if context.connection is None:
-            raise ConfigurationError(
-                f"the target {context.namespace}.{context.target} names no connection",
-                remedy="write connection: <an entry of connections.yaml>",
-            )
         self._url = URL(context.connection.url.rstrip("/") + self.options.path)
         self._timeout = self.options.timeout / SECOND
         self._session: aiohttp.ClientSession | None = None

@@ -27,7 +27,7 @@ from redis import exceptions
 from redis.asyncio import Redis
 
 from walstream.entry import Entry
-from walstream.errors import ConfigurationError, RecordRefused, SinkError
+from walstream.errors import RecordRefused, SinkError
 from walstream.mutation import KeyTemplate
 from walstream.namespace import Words
 from walstream.sinks.base import (
@@ -83,6 +83,7 @@ class RedisSink(Sink):
     """Every entry's payload is a mutation; one script call per entry decides it, one round trip per batch."""
 
     Options = RedisOptions
+    needs_connection = True
     late_writes_harmless = True  # by its effective time, a late write changes nothing that is newer
     errors: ClassVar = {
         exceptions.ConnectionError: TARGET_DOWN,  # also LOADING, and a password refused
@@ -99,11 +100,6 @@ class RedisSink(Sink):
 
     def __init__(self, context: SinkContext) -> None:
         super().__init__(context)
-        if context.connection is None:
-            raise ConfigurationError(
-                f"the target {context.namespace}.{context.target} names no connection",
-                remedy="write connection: <an entry of connections.yaml>",
-            )
         options = self.options
         self._rows = Rows(options.key, options.value, options.table, context.remember)
         self._client: Redis | None = None
