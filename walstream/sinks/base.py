@@ -36,7 +36,15 @@ TARGET_DOWN, RETRY, DEAD = Verdict.TARGET_DOWN, Verdict.RETRY, Verdict.DEAD
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """The entry is in effect at the target."""
+    """The entry is in effect at the target.
+
+    Parameters
+    ----------
+    rows
+        What it changes in the sink's own table, of a `StatefulSink`: key -> new value, or None to delete the row.
+    """
+
+    rows: Mapping[bytes, bytes | None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +97,17 @@ class Staging(Protocol):
         """Add an entry's `Entry.raw` as its producer wrote it, which costs less than to decode and encode it."""
 
 
+class State(Protocol):
+    """The table of a `StatefulSink`, as one call sees it.
+
+    It holds what every earlier entry of the partition that was answered left in it, of this attempt as well, even if
+    that is not written down yet.
+    """
+
+    def get_many(self, keys: list[bytes]) -> list[bytes | None]:
+        """The value of each key's row, in the order of the keys; None where there is no row."""
+
+
 class NoOptions(BaseModel):
     """The options of a sink that has none."""
 
@@ -115,6 +134,9 @@ class SinkContext:
         Bytes of key, value and headers that a record may have.
     remember
         How long (ms) a sink that refuses what is older than a delete must know of the delete (`Namespace.remember`).
+    hold
+        Whether a key waits behind its dead entry (``on_dead: hold``). A sink that works on a key's entries one after
+        the other then stops behind a dead one, as it does behind one that is to be tried again.
     extra
         What the worker has for the sink beside the files: ``kafka`` is how to reach the namespace's own cluster.
     """
@@ -127,6 +149,7 @@ class SinkContext:
     key_template: str | None = None
     max_record: int = 1024 * 1024
     remember: int = 7 * DAY + HOUR
+    hold: bool = False
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -139,6 +162,12 @@ class Sink(abc.ABC):
     #: Whether a request that arrives late, from a worker that is dead by then, changes nothing that is newer. Where it
     #: may, a new owner that finds no sign of an orderly end waits one deadline before it writes.
     late_writes_harmless: ClassVar[bool] = False
+
+    #: Entries of one call, at most. A checkpoint may end between two calls.
+    batch_size: ClassVar[int] = 500
+
+    #: Whether it keeps rows of its own: it is a `StatefulSink`.
+    stateful: ClassVar[bool] = False
 
     #: Whether a target has to name an entry of ``connections.yaml``.
     needs_connection: ClassVar[bool] = False
@@ -191,3 +220,21 @@ class CheckpointSink(Sink):
     @abc.abstractmethod
     def stage(self, batch: Sequence[Entry], checkpoint: Staging) -> Sequence[Outcome]:
         """Add the batch's records to the checkpoint, and answer with one outcome per entry, in the same order."""
+
+
+class StatefulSink(Sink):
+    """A sink that keeps rows of its own beside the target, in a table of the delivery's partition.
+
+    The table is changelogged: the next owner of the partition has it. What an outcome changes is written in the
+    checkpoint in which its entry is finished, in the order of the entries. After a crash a call may come again with
+    the table as it was before, and must then do the same.
+    """
+
+    stateful = True
+
+    async def write(self, batch: Sequence[Entry]) -> Sequence[Outcome]:
+        raise NotImplementedError("a stateful sink is given its table with each batch")
+
+    @abc.abstractmethod
+    async def write_with(self, batch: Sequence[Entry], state: State) -> Sequence[Outcome]:
+        """Write a batch as `write` does; what it changes in the table goes with the outcomes (`Applied.rows`)."""
