@@ -95,6 +95,10 @@ class DeliveryProcessor:
         if batch:
             await self._deliver(batch, checkpoint)
 
+    def wants(self, topic: str) -> bool:
+        """All of the log, at any time."""
+        return True
+
     def due_at(self) -> int | None:
         """Nothing waits for its time."""
         return None

@@ -93,6 +93,10 @@ class RouterProcessor:
             self._route(chunk, checkpoint)
             await asyncio.sleep(0)  # a commit is a dozen turns of the loop; each would wait for the rest of this fetch
 
+    def wants(self, topic: str) -> bool:
+        """All of the ingress, at any time."""
+        return True
+
     def due_at(self) -> int | None:
         return self._room.due_at(self._clock.now())
 

@@ -75,6 +75,9 @@ class Timers:
     async def process(self, fetch: Fetch, checkpoint: Checkpoint) -> None:
         raise AssertionError("nothing comes")
 
+    def wants(self, topic: str) -> bool:
+        return True
+
     def due_at(self) -> int | None:
         return min(self._rows, default=None)
 

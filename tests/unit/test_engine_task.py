@@ -133,6 +133,9 @@ class Processor:
                 self.positions.append(checkpoint.output("log").append(1, None, b"%d" % record.offset))
                 checkpoint.table("seen").put(b"%d" % record.offset, b"x", 1)
 
+    def wants(self, topic: str) -> bool:
+        return True
+
     def due_at(self) -> int | None:
         return min(self.due, default=None)
 

@@ -74,6 +74,14 @@ class Processor(Protocol):
         checkpoint may have been committed. It may be cancelled; the records then come again.
         """
 
+    def wants(self, topic: str) -> bool:
+        """Whether what was fetched of this source may be processed now; until then it waits, and no more is read.
+
+        It is asked before every stretch, and must be cheap. Who put everything back that `process` took answers False
+        until there is a reason to try again: the task asks at once. The answer may change at any time; `due_at` says
+        when it is worth asking again (without that, the task looks once a second).
+        """
+
     def due_at(self) -> int | None:
         """When there will be work that comes of time and not of a fetch; None where nothing waits. It is asked often.
 
