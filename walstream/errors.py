@@ -17,6 +17,7 @@
         ├── StateMismatch         stored state is of a newer format, or belongs to something else
         ├── LostRange             the next position is below the topic's start: records are gone
         ├── Unreadable            records that no decoder can read
+        ├── Held                  a stretch of work cannot be finished now; it is done again
         └── Stuck                 no progress though there is work
 """
 
@@ -134,6 +135,10 @@ class Unreadable(EngineError):
             f"{where}: {offsets} cannot be read ({type(cause).__name__}: {cause}). Nothing is skipped."
             + (f"\n  remedy: {remedy}" if remedy else "")
         )
+
+
+class Held(EngineError):
+    """A stretch of work cannot be finished now: what is not committed is thrown away, and done again after a while."""
 
 
 class Stuck(EngineError):

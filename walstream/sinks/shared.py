@@ -26,6 +26,11 @@ class SharedSink:
         self._opening: asyncio.Task[Sink] | None = None
         self._users = 0
 
+    @property
+    def users(self) -> int:
+        """How many have acquired it, or wait for it."""
+        return self._users
+
     async def acquire(self) -> Sink:
         """Open the sink if it is not, and wait until it is: a target that is down at the start is waited for."""
         self._users += 1
