@@ -13,6 +13,7 @@ import pytest
 from aiokafka.errors import KafkaConnectionError
 from faust.types import TP
 
+from walstream.engine import inbox
 from walstream.engine import task as module
 from walstream.engine.checkpoint import Checkpoint
 from walstream.engine.clock import Clock
@@ -336,7 +337,7 @@ async def test_a_gap_is_sought_back(worker: Worker) -> None:
 
 
 async def test_a_fetch_that_never_arrives_is_sought_back(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "LOST_FETCH", 0.02)
+    monkeypatch.setattr(inbox, "LOST_FETCH", 0.02)
     await worker.start()
     worker.gate.take()
     worker.task.check_lost()

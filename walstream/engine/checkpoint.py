@@ -42,6 +42,8 @@ class Checkpoint:
         something leaves Kafka that a new owner could be doing as well.
     clock
         The time by which work falls due.
+    committed
+        The offset of each source that the group has committed by now; at the opening, where the task begins to read.
     """
 
     def __init__(
@@ -54,10 +56,12 @@ class Checkpoint:
         before: Checkpoint | None = None,
         make_sure: Callable[[], Awaitable[None]] = _sure,
         clock: Clock | None = None,
+        committed: Mapping[str, int] | None = None,
     ) -> None:
         self.partition = partition
         self.make_sure = make_sure
         self.clock = clock or Clock()
+        self.committed = committed or {}
         self.outputs: dict[tuple[str, int], Output] = {}
         self.offsets: dict[str, int] = {}
         self.batches: dict[tuple[str, int], list[BatchBuilder]] = {}

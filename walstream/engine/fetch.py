@@ -52,7 +52,9 @@ class Fetch:
         The gate's epoch when the fetch was taken; a seek starts a new one.
     """
 
-    __slots__ = ("_batches", "_records", "epoch", "next_offset", "offset", "partition", "position", "size", "topic")
+    __slots__ = (
+        "_back", "_batches", "_records", "epoch", "next_offset", "offset", "partition", "position", "size", "topic",
+    )  # fmt: skip
 
     def __init__(
         self, topic: str, partition: int, offset: int, next_offset: int, batches: Iterable[Batch], size: int,
@@ -64,6 +66,7 @@ class Fetch:
         self.size, self.epoch = size, epoch
         self._batches = deque(batches)
         self._records: Iterator[Record] = iter(())
+        self._back: list[Record] = []
 
     def take(self, count: int) -> list[Record]:
         """Decode the next records, at most so many; fewer where the fetch ends, or what follows cannot be read.
@@ -73,7 +76,10 @@ class Fetch:
         Unreadable
             The next one cannot be decoded. Nothing was taken out: `position` is where it was.
         """
-        records = list(islice(self._records, count))
+        records = self._back[:count]
+        records += islice(self._records, count - len(records))
+        if self._back:
+            self._back = self._back[count:]
         while len(records) < count and self._batches:
             try:
                 self._records = self._decoded(self._batches[0])
@@ -88,6 +94,15 @@ class Fetch:
         elif records:
             self.position = records[-1].offset + 1
         return records
+
+    def put_back(self, records: list[Record]) -> None:
+        """Give the last records that `take` gave back: they come again, and `position` is that of the first one.
+
+        Where there is a gap in front of that one, it has been passed all the same.
+        """
+        if records:
+            self._back = [*records, *self._back]
+            self.position = records[0].offset
 
     def __iter__(self) -> Iterator[Record]:
         """Take all the records that are left; a batch cannot be read twice. Raises what `take` raises."""

@@ -15,7 +15,6 @@ import contextlib
 import enum
 import logging
 import time
-from collections import deque
 from typing import TYPE_CHECKING
 
 from aiokafka.errors import KafkaError
@@ -26,6 +25,7 @@ from walstream.engine.changelog import recover
 from walstream.engine.checkpoint import Checkpoint
 from walstream.engine.fetch import Fetch, explained
 from walstream.engine.gate import Gate
+from walstream.engine.inbox import Inbox, Queue
 from walstream.engine.producer import TransactionalProducer
 from walstream.engine.store import Store
 from walstream.engine.topology import Processor, Topology
@@ -40,7 +40,6 @@ CHECKPOINT_AGE = 1_000  # ms; a sink outside Kafka leaves no output, and a backl
 BACKLOG = 64 << 10  # bytes that wait; with less, records wait no longer than the topology allows
 REOPEN_DELAY, REOPEN_DELAY_MOST = 0.2, 5.0  # s
 RELEASE_TIMEOUT = 5.0  # s; a rebalance waits for it
-LOST_FETCH = 5.0  # s; a fetch that left aiokafka and has not arrived by then never will
 
 
 class State(enum.Enum):
@@ -75,10 +74,8 @@ class Task:
         self.state, self.since = State.WAITING, time.monotonic()
         self._checkpoint_size = checkpoint_size
         self.committed: dict[str, int] = {}
-        self._lost_since: dict[TP, float] = {}
-        self._queue: deque[Fetch] = deque()
+        self._inbox = Inbox(engine, self.name, self.sources)
         self._wake = asyncio.Event()
-        self._expected: dict[str, int] = {}
         self._positions: dict[str, int] = {}
         self._closing = False
         self._first = True  # whether nothing was committed since the opening
@@ -106,34 +103,12 @@ class Task:
 
     def offer(self, fetch: Fetch) -> None:
         """Take a fetch in, if it is the next one. Never waits."""
-        gate = self._engine.consumer.gates.get(TP(fetch.topic, fetch.partition))
-        if gate is None or fetch.epoch != gate.epoch or not gate.is_open:
-            return  # it was taken before the last seek, or after the task's end
-        if fetch.offset != self._expected[fetch.topic]:
-            # Faust drops fetches around a rebalance. What was dropped is fetched again.
-            expected = self._expected[fetch.topic]
-            log.info("%s: %s at %d instead of %d; seeking back", self.name, fetch.topic, fetch.offset, expected)
-            self._seek_back(TP(fetch.topic, fetch.partition), gate)
-            return
-        self._expected[fetch.topic] = fetch.next_offset
-        self._queue.append(fetch)
-        self._wake.set()
-
-    def _seek_back(self, tp: TP, gate: Gate) -> None:
-        gate.close()
-        self._engine.spawn(self._engine.consumer.start_reading({tp: self._expected[tp.topic]}))
+        if self._inbox.offer(fetch):
+            self._wake.set()
 
     def check_lost(self) -> None:
         """Seek back where a fetch left aiokafka long ago, and never arrived."""
-        for tp in self.sources:
-            gate = self._engine.consumer.gates.get(tp)
-            arrived = sum(fetch.topic == tp.topic for fetch in self._queue)
-            if gate is None or not gate.is_open or self.state is not State.IDLE or gate.waiting <= arrived:
-                self._lost_since.pop(tp, None)
-            elif time.monotonic() - self._lost_since.setdefault(tp, time.monotonic()) > LOST_FETCH:
-                log.warning("%s: a fetch of %s never arrived; seeking back", self.name, tp.topic)
-                del self._lost_since[tp]
-                self._seek_back(tp, gate)
+        self._inbox.check_lost(self.state is State.IDLE)
 
     # The life of a task
 
@@ -187,9 +162,8 @@ class Task:
             tp.topic: self._position(tp, committed.get(tp), bounds[tp.topic], has_state) for tp in self.sources
         }
         self._first = True
-        self._expected = dict(self.committed)
         self._positions = {topic: bounds[topic][1] for topic in topology.tracked}
-        self._queue.clear()
+        self._inbox.begin(self.committed, {topic: bounds[topic][1] for topic in topology.sources})
         log.info("%s open after %.0f ms, %d changes recovered", self.name, (time.monotonic() - began) * 1e3, recovered)
 
     async def _start_reading(self) -> None:
@@ -202,7 +176,7 @@ class Task:
             self._seal(checkpoint)
             await self._commit(checkpoint)
         if not self._closing:
-            await self._engine.consumer.start_reading({tp: self._expected[tp.topic] for tp in self.sources})
+            await self._engine.consumer.start_reading(self._inbox.due_sources())
 
     def _position(self, tp: TP, committed: int | None, bound: tuple[int, int], has_state: bool) -> int:
         first, end = bound
@@ -238,24 +212,27 @@ class Task:
             unreadable: Unreadable | None = None
             goes_on = True
             while goes_on:
-                if self._queue:
-                    unreadable = await self._process(processor, self._queue[0], building)
+                for queue in self._inbox.queues:
+                    if queue.fetches and unreadable is None and processor.wants(queue.topic):
+                        unreadable = await self._process(processor, queue, building)
+                if not self._closing and (sources := self._inbox.due_sources()):
+                    await self._engine.consumer.start_reading(sources)
                 if unreadable is None and self._is_due():
                     await processor.process_due(building)
                 await asyncio.sleep(0)  # the other tasks' turn
                 goes_on = unreadable is None and self._has_room(building, began)
             processor.finish(building)
-            if building.is_empty:
-                continue  # what was due came to nothing
-            self._now(State.COMMITTING)
-            if self._committing is not None:
-                await self._committing
-            self._seal(building)
-            self._committing = asyncio.create_task(self._commit(building))
-            self._committing.add_done_callback(lambda _: self._wake.set())
-            before = building
+            if not building.is_empty:  # what was due may come to nothing, and all that was taken be put back
+                self._now(State.COMMITTING)
+                if self._committing is not None:
+                    await self._committing
+                self._seal(building)
+                self._committing = asyncio.create_task(self._commit(building))
+                self._committing.add_done_callback(lambda _: self._wake.set())
+                before = building
             if unreadable is not None:
-                await self._committing  # all that is before it
+                if self._committing is not None:
+                    await self._committing  # all that is before it
                 raise unreadable
         if self._committing is not None:
             await self._committing
@@ -266,36 +243,43 @@ class Task:
             self._seal(last)
             await self._commit(last)
 
-    async def _process(self, processor: Processor, fetch: Fetch, building: Checkpoint) -> Unreadable | None:
+    async def _process(self, processor: Processor, queue: Queue, building: Checkpoint) -> Unreadable | None:
         """Work on the fetch at the front; give the error if what comes next in it cannot be read."""
+        fetch = queue.fetches[0]
         unreadable = None
         try:
             await processor.process(fetch, building)
         except Unreadable as exc:
             unreadable = explained(exc, self._engine.group)
-        building.offsets[fetch.topic] = fetch.position
+        if fetch.position != queue.position:
+            building.offsets[queue.topic] = queue.position = fetch.position
         if fetch.is_done:
-            self._queue.popleft()
-            self._engine.consumer.gates[TP(fetch.topic, fetch.partition)].done()
-            self._engine.consumer.wake()
+            self._inbox.done(queue)
         return unreadable
 
     def _has_room(self, building: Checkpoint, began: float) -> bool:
         """Whether more work goes into the checkpoint, and there is some."""
-        if self._closing or not (self._queue or self._is_due()) or building.size >= self._checkpoint_size:
+        if self._closing or not self._has_work() or building.size >= self._checkpoint_size:
             return False
         # A trickle that never ends must not keep what is done; a backlog is better committed in large pieces.
-        is_backlog = sum(fetch.size for fetch in self._queue) >= BACKLOG
+        is_backlog = self._inbox.wanted_size(self._wants) >= BACKLOG
         return (time.monotonic() - began) * 1_000 < (CHECKPOINT_AGE if is_backlog else self.topology.latency)
 
+    def _wants(self, topic: str) -> bool:
+        return self._processor is not None and self._processor.wants(topic)
+
+    def _has_work(self) -> bool:
+        return self._inbox.has_wanted(self._wants) or self._is_due()
+
     async def _wait_for_work(self) -> None:
-        while not self._queue and not self._closing and not self._is_due():
-            self._wake.clear()
-            if self._committing is None:
-                self._now(State.IDLE)
-            elif self._committing.done():
+        while True:
+            if self._committing is not None and self._committing.done():
                 self._committing.result()
                 self._committing = None
+            if self._closing or self._has_work():
+                return
+            self._wake.clear()
+            if self._committing is None:
                 self._now(State.IDLE)
             timer = self._set_timer()
             try:
@@ -319,8 +303,8 @@ class Task:
         return asyncio.get_running_loop().call_later(wait, self._wake.set)
 
     def check_due(self) -> None:
-        """Wake a task whose timer is wrong: clocks were set, or the machine was suspended."""
-        if self.state is State.IDLE and self._is_due():
+        """Wake a task with work that no timer told of: clocks were set, the machine slept, a fetch is wanted now."""
+        if self.state is State.IDLE and self._has_work():
             self._wake.set()
 
     # Checkpoints
@@ -329,7 +313,7 @@ class Task:
         assert self._producer is not None and self._store is not None
         return Checkpoint(
             self.partition, self._producer.new_batch, self._store, self.topology.tables, self._positions, before,
-            self._engine.make_sure, self._engine.clock,
+            self._engine.make_sure, self._engine.clock, self.committed,
         )  # fmt: skip
 
     def _seal(self, checkpoint: Checkpoint) -> None:
@@ -373,9 +357,7 @@ class Task:
     async def close(self, timeout: float) -> None:
         """End at the next boundary of a checkpoint, or after the timeout (seconds) in the middle of one."""
         self._closing = True
-        for tp in self.sources:
-            if gate := self._engine.consumer.gates.get(tp):
-                gate.close()
+        self._inbox.close()
         self._wake.set()
         if self._runner is not None:
             at_work = self.state not in (State.WAITING, State.OPENING)
@@ -394,10 +376,8 @@ class Task:
             with contextlib.suppress(asyncio.CancelledError, Exception):
                 await self._committing
             self._committing = None
-        for tp in self.sources:
-            if gate := self._engine.consumer.gates.get(tp):
-                gate.close()
-        self._queue.clear()
+        self._inbox.close()
+        self._inbox.clear()
         processor, self._processor = self._processor, None
         if processor is not None:
             # Whatever a sink does as it is closed, the producer and the store are given back.

@@ -70,8 +70,8 @@ class Processor(Protocol):
     async def process(self, fetch: Fetch, checkpoint: Checkpoint) -> None:
         """Take records out of the fetch, do their work, and put all that it causes inside Kafka into the checkpoint.
 
-        It returns when every record that it took is finished; what it left is for the next call, after which a
-        checkpoint may have been committed. It may be cancelled; the records then come again.
+        It returns when every record that it took, and did not put back, is finished; what it left is for the next call,
+        after which a checkpoint may have been committed. It may be cancelled; the records then come again.
         """
 
     def wants(self, topic: str) -> bool:
@@ -93,7 +93,8 @@ class Processor(Protocol):
         """Do a stretch of the work that is due, at most as much as of a fetch; fetches wait meanwhile.
 
         It is called when `due_at` has come, as often as that is so, and in turn with `process`: both go into one
-        checkpoint. Like that, it may be cancelled, and must be due again then.
+        checkpoint. Like that, it may be cancelled, and must be due again then. It may find nothing to do, where it was
+        only time to ask `wants` again.
         """
 
     def finish(self, checkpoint: Checkpoint) -> None:
@@ -112,7 +113,8 @@ class Topology:
     name
         Part of the transactional ids and of the data folder.
     sources
-        The topics that are read.
+        The topics that are read. What stands in an earlier one when a task opens is processed before a later one is
+        read at all; from then on they take turns. While `Processor.wants` declines an earlier one, that takes longer.
     partitions
         The partition count that sources, changelogs and tracked outputs share.
     tables
