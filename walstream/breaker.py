@@ -2,8 +2,8 @@
 
 One breaker serves all partitions of a worker at one target. It is CLOSED while calls go; OPEN from the moment that a
 call said the target is down; PROBING while one partition, the prober, tries a few entries; and CLOSED again when they
-were answered, at first with an allowance that grows. It also opens where most of what the target answers is dead, faster
-than a bound: a wrong deployment must not empty a topic into the DLQ.
+were answered, at first with an allowance that grows. It also opens where most of what the target answers is dead, and
+faster than a bound: a wrong deployment must not empty a topic into the DLQ.
 
 The pattern is of Michael Nygard, "Release It!", 2007; the jitter of Marc Brooker, "Exponential Backoff And Jitter", AWS
 Architecture Blog, 2015.
@@ -39,7 +39,7 @@ class Breaker:
     """Whether a target is called, for all partitions of a worker.
 
     Times are seconds of a monotonic clock. Who calls the target notes `epoch` before the call and hands it back with
-    what came of it: calls that began before the breaker opened, or was reset, say nothing about the target as it is now.
+    what came of it: calls that began before the breaker opened, or was reset, say nothing about the target as it is.
     A prober sends `PROBE` entries at most and, whatever came of its calls, ends with `probed`.
 
     Parameters
