@@ -206,7 +206,16 @@ def _check_namespace(
         for name, target in namespace.targets.items()
         for problem in _check_target(document, ("targets", name), target, connections)
     ]
-    return (None if problems else namespace), document, problems
+    return (None if problems else _with_state(namespace)), document, problems
+
+
+def _with_state(namespace: Namespace) -> Namespace:
+    """The namespace, in which the targets know whether their sinks keep rows of their own."""
+    targets = {
+        name: target.with_state() if sink_class(target.sink).stateful else target
+        for name, target in namespace.targets.items()
+    }
+    return namespace.model_copy(update={"targets": targets})
 
 
 def _check_target(

@@ -11,7 +11,15 @@ from collections.abc import Sequence
 
 from walstream.entry import Entry
 from walstream.errors import RecordRefused
-from walstream.headers import POSITION_HEADER, TIME_HEADER, TIMESTAMP_HEADER, VERSION, Header, strip_headers
+from walstream.headers import (
+    PATH_HEADER,
+    POSITION_HEADER,
+    TIME_HEADER,
+    TIMESTAMP_HEADER,
+    VERSION,
+    Header,
+    strip_headers,
+)
 from walstream.record import Message
 from walstream.wire import Record as KafkaRecord
 
@@ -27,8 +35,10 @@ TARGET_HEADER = "walstream-target"
 """The target's full name."""
 ATTEMPT_HEADER = "walstream-attempt"
 """How many times it was tried."""
+AGE_HEADER = "walstream-age"
+"""For how long it was to wait between attempts, milliseconds."""
 LOG_POSITION_HEADER = "walstream-log-position"
-"""Where in the log, at the same partition number."""
+"""Where in the log, at the same partition number; absent where it came from outside the log."""
 SIZE_HEADER = "walstream-size"
 """Bytes of key, value and headers, where the record was cut."""
 DIGEST_HEADER = "walstream-digest"
@@ -45,7 +55,8 @@ def size_of(key: bytes | None, value: bytes | None, headers: Sequence[Header]) -
     return size
 
 
-def _short(error: str) -> bytes:
+def error_text(error: str) -> bytes:
+    """What a header says of an error: at most so many characters, whatever is in them."""
     # A driver's message may have half a character in it, which must not keep the entry out of the DLQ.
     return error[:ERROR_LENGTH].encode(errors="backslashreplace")
 
@@ -75,7 +86,7 @@ def refused(
     ours: list[Header] = [
         VERSION,
         (CODE_HEADER, code.encode()),
-        (ERROR_HEADER, _short(reason)),
+        (ERROR_HEADER, error_text(reason)),
         (WHEN_HEADER, b"%d" % now),
         (POSITION_HEADER, b"%d" % position),
         (TIMESTAMP_HEADER, b"%d" % timestamp),
@@ -134,7 +145,25 @@ def not_understood(raw: KafkaRecord, refusal: RecordRefused, *, limit: int, now:
     )  # fmt: skip
 
 
-def dead(entry: Entry, *, target: str, reason: str, attempt: int, now: int, first: str | None = None) -> Message:
+def origin(entry: Entry, target: str) -> list[Header]:
+    """The headers that say what a record is and where it came from, in front of those that say what became of it."""
+    ours: list[Header] = [
+        VERSION,
+        (TIME_HEADER, b"%d" % entry.time),
+        (POSITION_HEADER, b"%d" % entry.ingress_position),
+        (TIMESTAMP_HEADER, b"%d" % entry.timestamp),
+        (TARGET_HEADER, target.encode()),
+    ]
+    if entry.path:
+        ours.append((PATH_HEADER, entry.path))
+    if entry.position >= 0:
+        ours.append((LOG_POSITION_HEADER, b"%d" % entry.position))
+    return ours
+
+
+def dead(
+    entry: Entry, *, target: str, reason: str, attempt: int, now: int, first: str | None = None, age: int | None = None
+) -> Message:
     """An entry of the log that a target will never take.
 
     Parameters
@@ -147,18 +176,13 @@ def dead(entry: Entry, *, target: str, reason: str, attempt: int, now: int, firs
         How many times it was tried.
     now
         Milliseconds since the epoch.
+    age
+        For how long it was to wait between attempts (ms), if it was.
     """
-    ours: list[Header] = [
-        VERSION,
-        (TIME_HEADER, b"%d" % entry.time),
-        (POSITION_HEADER, b"%d" % entry.ingress_position),
-        (TIMESTAMP_HEADER, b"%d" % entry.timestamp),
-        (TARGET_HEADER, target.encode()),
-        (LOG_POSITION_HEADER, b"%d" % entry.position),
-        (ATTEMPT_HEADER, b"%d" % attempt),
-        (ERROR_HEADER, _short(reason)),
-        (WHEN_HEADER, b"%d" % now),
-    ]
+    ours = origin(entry, target)
+    ours += [(ATTEMPT_HEADER, b"%d" % attempt), (ERROR_HEADER, error_text(reason)), (WHEN_HEADER, b"%d" % now)]
+    if age is not None:
+        ours.append((AGE_HEADER, b"%d" % age))
     if first is not None and first != reason:
-        ours.append((FIRST_ERROR_HEADER, _short(first)))
+        ours.append((FIRST_ERROR_HEADER, error_text(first)))
     return Message(entry.key, entry.value, [*ours, *entry.headers])

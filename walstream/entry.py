@@ -66,13 +66,14 @@ class Entry:
         time: int,
         ingress_position: int,
         path: bytes = b"",
+        raw: KafkaRecord | None = None,
     ) -> None:
         self.partition, self.position = partition, position
         self.key, self.value, self.timestamp = key, value, timestamp
         self.time, self.ingress_position, self.path = time, ingress_position, path
         self._headers: Sequence[Header] | None = headers
         self._record: Record | None = None
-        self._raw: KafkaRecord | None = None
+        self._raw = raw
         self._for_all = False  # whether that is known without a look at the headers
         self._type: bytes | None = None  # if it is known to be in binary mode
 
@@ -155,7 +156,7 @@ class Entry:
 
     @property
     def raw(self) -> KafkaRecord | None:
-        """The log's record where it was fetched to, if the entry was made of one."""
+        """The record of the log or of a retry topic, where it was fetched to, if the entry was made of one."""
         return self._raw
 
     @property

@@ -22,6 +22,8 @@ TIMESTAMP_HEADER = "walstream-timestamp"
 """The record's original Kafka timestamp, milliseconds since the epoch."""
 PATH_HEADER = "walstream-path"
 """The regions passed, comma-separated; absent where there were none."""
+CONTROL_HEADER = "walstream-control"
+"""On a retry topic: what people say to the target (`walstream.control`)."""
 
 HEADERS_VERSION = 1
 VERSION = (VERSION_HEADER, b"%d" % HEADERS_VERSION)

@@ -15,6 +15,7 @@ from pydantic import (
     ConfigDict,
     Field,
     PlainSerializer,
+    PrivateAttr,
     StringConstraints,
     WithJsonSchema,
     field_validator,
@@ -228,6 +229,18 @@ class Target(Words):
     on_dead: Literal["continue", "hold"] = "continue"
     retry: RetryOptions = RetryOptions()
     limits: LimitOptions = LimitOptions()
+    _stateful: bool = PrivateAttr(False)
+
+    @property
+    def stateful(self) -> bool:
+        """Whether the sink keeps rows of its own beside the target: no word of the file, but of the sink's class."""
+        return self._stateful
+
+    def with_state(self) -> Target:
+        """The same target, with a sink that keeps rows."""
+        target = self.model_copy()
+        target._stateful = True
+        return target
 
     @model_validator(mode="after")
     def _hold_needs_order(self) -> Target:

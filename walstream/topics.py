@@ -25,7 +25,9 @@ TOMBSTONES = 7 * DAY
 """How long (ms) compacted changelogs keep a deletion: a disk that was away for less is brought up to date."""
 
 ROUTER_TABLES = ("dedup", "times", "schedule", "pending")
-TARGET_TABLES = ("marks",)
+TARGET_TABLES = ("marks", "schedule", "blocked", "parked", "dead")
+STATE = "state"
+"""One more table of a target whose sink keeps rows of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +155,8 @@ def router_changelogs(namespace: Namespace) -> dict[str, Topic]:
 
 def target_changelogs(namespace: Namespace, target: str) -> dict[str, Topic]:
     """The changelogs of a target's tables, by table."""
-    return {table: _changelog(namespace, table, f"{target}.{table}.changelog") for table in TARGET_TABLES}
+    tables = (*TARGET_TABLES, STATE) if namespace.targets[target].stateful else TARGET_TABLES
+    return {table: _changelog(namespace, table, f"{target}.{table}.changelog") for table in tables}
 
 
 def router_topics(namespace: Namespace) -> list[Topic]:

@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry
 from pydantic import BaseModel
 from ruamel.yaml import YAML
 
-from walstream import deadletter, record, topics
+from walstream import attempt, deadletter, headers, record, topics
 from walstream.cli import main
 from walstream.config import check_folder
 from walstream.connections import CONNECTIONS, Tls
@@ -179,7 +179,7 @@ def test_every_code_of_a_refusal_is_in_the_reference() -> None:
 
 def test_every_header_is_in_the_reference() -> None:
     text = (REFERENCE / "records.md").read_text()
-    for module in (record, deadletter):
+    for module in (record, headers, deadletter, attempt):
         for constant, header in vars(module).items():
             if constant.endswith("_HEADER"):
                 assert f"`{header}`" in text, constant

@@ -37,6 +37,10 @@ def test_names() -> None:
         "flights.base.retry",
         "flights.base.dlq",
         "flights.base.marks.changelog",
+        "flights.base.schedule.changelog",
+        "flights.base.blocked.changelog",
+        "flights.base.parked.changelog",
+        "flights.base.dead.changelog",
     ]
     assert topics.router_app_id() == "walstream.router"
     assert topics.router_app_id("west") == "walstream.router.west"
@@ -76,7 +80,7 @@ def test_dedup_rows_outlive_the_window_and_go() -> None:
 
 def test_other_tables_are_compacted() -> None:
     router, target = topics.router_changelogs(namespace()), topics.target_changelogs(namespace(), "base")
-    for changelog in (router["times"], router["schedule"], router["pending"], target["marks"]):
+    for changelog in (router["times"], router["schedule"], router["pending"], *target.values()):
         assert changelog.config["cleanup.policy"] == "compact"
 
 
