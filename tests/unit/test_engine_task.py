@@ -24,10 +24,11 @@ from walstream.engine.task import State, Task
 from walstream.engine.topology import TableSpec, Topology
 from walstream.errors import LostRange, Unreadable
 from walstream.testing.raw_batch import RawRecord, encode_batch
+from walstream.wire import Record
 from walstream.wire.batch import Batch
 from walstream.wire.builder import BatchBuilder
 
-SOURCE = TP("source", 0)
+SOURCE, FIRST = TP("source", 0), TP("first", 0)
 TABLE = TableSpec("seen", "seen.changelog")
 
 
@@ -37,6 +38,7 @@ class Broker:
     def __init__(self) -> None:
         self.committed: int | None = 0
         self.first, self.end, self.log_end, self.changelog_end = 0, 1_000, 50, 0
+        self.first_end = 0  # of the source that is read first, where there are two
         self.transactions: list[dict[str, int]] = []
         self.errors: list[BaseException] = []  # of the next commits
         self.slow = 0.0
@@ -48,21 +50,24 @@ class Consumer:
     def __init__(self, broker: Broker) -> None:
         self.broker, self.gates = broker, dict[TP, Gate]()
         self.seeks: list[int] = []
+        self.started: list[TP] = []
         self.member = True
 
     async def hold(self, tps: Iterable[TP]) -> None: ...
 
     async def committed(self, tps: Iterable[TP]) -> dict[TP, int]:
-        return {} if self.broker.committed is None else {SOURCE: self.broker.committed}
+        committed = {SOURCE: self.broker.committed, FIRST: 0}
+        return {tp: offset for tp in tps if (offset := committed[tp]) is not None}
 
     async def bounds(self, tps: Iterable[TP]) -> dict[TP, tuple[int, int]]:
         broker = self.broker
-        ends = {"source": (broker.first, broker.end), "log": (0, broker.log_end)}
+        ends = {"source": (broker.first, broker.end), "log": (0, broker.log_end), "first": (0, broker.first_end)}
         return {tp: ends.get(tp.topic, (0, broker.changelog_end)) for tp in tps}
 
     async def start_reading(self, positions: Mapping[TP, int]) -> None:
         for tp, position in positions.items():
             self.seeks.append(position)
+            self.started.append(tp)
             self.gates[tp].open()
 
     async def is_member(self) -> bool:
@@ -122,20 +127,29 @@ class Processor:
         self.output = True
         self.due: list[int] = []  # times (µs)
         self.sent: list[int] = []
+        self.unwanted: set[str] = set()
+        self.topics: list[str] = []
+        self.most: int | None = None  # records of a stretch that it works on; the others are put back
 
     async def open(self, checkpoint: Checkpoint) -> None:
         self.at_open(checkpoint)
 
     async def process(self, fetch: Fetch, checkpoint: Checkpoint) -> None:
         await self.work()
-        for record in fetch:
+        self.topics.append(fetch.topic)
+        records: Iterable[Record] = fetch
+        if self.most is not None:
+            taken = fetch.take(10)
+            fetch.put_back(taken[self.most :])
+            records = taken[: self.most]
+        for record in records:
             self.seen.append(record.offset)
             if self.output:
                 self.positions.append(checkpoint.output("log").append(1, None, b"%d" % record.offset))
                 checkpoint.table("seen").put(b"%d" % record.offset, b"x", 1)
 
     def wants(self, topic: str) -> bool:
-        return True
+        return topic not in self.unwanted
 
     def due_at(self) -> int | None:
         return min(self.due, default=None)
@@ -185,7 +199,7 @@ def batch(offset: int, count: int, *, unreadable: bool = False) -> Batch:
 class Worker:
     """A task and all that is around it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *sources: str) -> None:
         self.folder = folder
         self.broker = Broker()
         self.consumer = Consumer(self.broker)
@@ -200,7 +214,7 @@ class Worker:
             make_sure=None, check_topics=nothing, clock=self.time.clock,
             spawn=lambda work: self.spawned.append(asyncio.create_task(work)),
         )  # fmt: skip
-        topology = Topology("t", ("source",), 1, (TABLE,), lambda partition: self.processor, ("log",), latency=1_000)
+        topology = Topology("t", sources, 1, (TABLE,), lambda partition: self.processor, ("log",), latency=1_000)
         self.task = Task(self.engine, topology, 0, 2 << 20)
 
     @property
@@ -212,11 +226,12 @@ class Worker:
         await self.until(lambda: bool(self.consumer.seeks))
         await self.until(lambda: self.task.state is State.IDLE)
 
-    def fetch(self, offset: int, count: int = 1, *, epoch: int | None = None) -> None:
+    def fetch(self, offset: int, count: int = 1, *, epoch: int | None = None, source: TP = SOURCE) -> None:
         """Let a fetch come in."""
-        self.gate.take()
-        epoch = self.gate.epoch if epoch is None else epoch
-        self.task.offer(Fetch("source", 0, offset, offset + count, [batch(offset, count)], 100, epoch))
+        gate = self.consumer.gates[source]
+        gate.take()
+        epoch = gate.epoch if epoch is None else epoch
+        self.task.offer(Fetch(source.topic, 0, offset, offset + count, [batch(offset, count)], 100, epoch))
 
     async def until(self, condition: Callable[[], bool]) -> None:
         async with asyncio.timeout(5):
@@ -232,11 +247,13 @@ class Worker:
 
 
 @pytest.fixture
-async def worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Worker]:
+async def worker(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Worker]:
     async def recover(*_: Any) -> int:
         return 0
 
-    worker = Worker(tmp_path / "0")
+    worker = Worker(tmp_path / "0", *getattr(request, "param", ["source"]))
     monkeypatch.setattr(Producer, "broker", worker.broker, raising=False)
     monkeypatch.setattr(module, "TransactionalProducer", Producer)
     monkeypatch.setattr(module, "recover", recover)
@@ -398,6 +415,219 @@ async def test_the_next_checkpoint_is_built_while_one_is_committed(worker: Worke
     assert worker.broker.transactions == []
     await worker.until(lambda: worker.broker.committed == 2)
     assert worker.broker.transactions == [{"source": 1}, {"source": 2}]
+
+
+# ------------------------------------------------------------------------------------------------ what is not wanted
+
+
+async def test_what_is_not_wanted_waits_and_is_neither_read_on_nor_lost(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inbox, "LOST_FETCH", 0)
+    worker.processor.unwanted = {"source"}
+    await worker.start()
+    worker.fetch(0)
+    worker.fetch(1)
+    for _ in range(3):
+        worker.task.check_lost()
+        worker.task.check_due()
+        await asyncio.sleep(0.002)
+    assert (worker.task.state, worker.processor.topics, worker.consumer.seeks) == (State.IDLE, [], [0])
+    assert not worker.gate.has_room, "no more than two are held"
+    worker.processor.unwanted = set()
+    worker.task.check_due()
+    await worker.until(lambda: worker.broker.committed == 2)
+    assert worker.processor.seen == [0, 1] and worker.gate.has_room
+
+
+async def test_the_time_to_ask_again_is_when_work_falls_due(worker: Worker) -> None:
+    worker.processor.unwanted = {"source"}
+    worker.processor.due = [worker.time.clock.now() + 20_000]
+
+    async def process_due(checkpoint: Checkpoint) -> None:
+        worker.processor.due.clear()
+        worker.processor.unwanted.clear()
+
+    worker.processor.process_due = process_due  # type: ignore[method-assign]
+    await worker.start()
+    worker.fetch(0)
+    await worker.until(lambda: worker.broker.committed == 1)
+    assert worker.broker.transactions == [{"source": 1}]
+
+
+async def test_a_commit_is_noticed_though_nothing_is_wanted(worker: Worker) -> None:
+    await worker.start()
+    worker.broker.slow = 0.02
+    worker.fetch(0)
+    await worker.until(lambda: worker.task.state is State.COMMITTING)
+    worker.processor.unwanted = {"source"}
+    worker.fetch(1)
+    await worker.until(lambda: worker.task.state is State.IDLE)
+    assert worker.broker.transactions == [{"source": 1}]
+    worker.broker.errors = [KafkaConnectionError("gone")]
+    worker.processor.unwanted = set()
+    worker.task.check_due()
+    await worker.until(lambda: worker.processor.seen == [0, 1])
+    worker.processor.unwanted = {"source"}
+    await worker.until(lambda: worker.consumer.seeks == [0, 1])
+
+
+async def test_a_close_leaves_what_is_not_wanted(worker: Worker) -> None:
+    worker.processor.unwanted = {"source"}
+    await worker.start()
+    worker.fetch(0)
+    await worker.task.close(5)
+    assert worker.processor.closed == [True] and worker.processor.topics == []
+    assert worker.broker.transactions == [{"source": 0}]
+
+
+async def test_what_is_put_back_comes_again_and_is_not_committed(worker: Worker) -> None:
+    worker.processor.most = 2
+    await worker.start()
+    worker.fetch(0, 5)
+    await worker.until(lambda: worker.broker.committed == 5)
+    assert worker.processor.seen == [0, 1, 2, 3, 4]
+
+
+async def test_a_failed_commit_is_noticed_by_who_puts_everything_back(worker: Worker) -> None:
+    """Again and again, without a moment to wait in."""
+    await worker.start()
+    worker.broker.slow = 0.01
+    worker.broker.errors = [KafkaConnectionError("gone")]
+    object.__setattr__(worker.task.topology, "latency", 0)
+    worker.fetch(0)
+    await worker.until(lambda: worker.task.state is State.COMMITTING)
+    worker.processor.most = 0
+    worker.fetch(1)
+    await worker.until(lambda: worker.consumer.seeks == [0, 0])
+
+
+async def test_nothing_is_committed_where_everything_was_put_back(worker: Worker) -> None:
+    worker.processor.most = 0
+    await worker.start()
+    worker.processor.work = lambda: asyncio.sleep(0.001)
+    object.__setattr__(worker.task.topology, "latency", 1)
+    worker.fetch(0, 2)
+    await worker.until(lambda: len(worker.processor.topics) > 5)
+    assert worker.broker.transactions == []
+    worker.processor.most = None
+    await worker.until(lambda: worker.broker.committed == 2)
+    assert worker.broker.transactions == [{"source": 2}] and worker.processor.seen == [0, 1]
+
+
+# ------------------------------------------------------------------------------------------------ several sources
+
+two_sources = pytest.mark.parametrize("worker", [["first", "source"]], indirect=True)
+
+
+@two_sources
+async def test_an_opening_reads_the_first_source_to_its_end_and_then_the_next(worker: Worker) -> None:
+    worker.broker.first_end, worker.broker.committed = 5, 77
+    seen: list[dict[str, int]] = []
+    worker.processor.at_open = lambda checkpoint: seen.append(dict(checkpoint.committed))
+    await worker.start()
+    assert seen == [{"first": 0, "source": 77}]
+    worker.fetch(0, 3, source=FIRST)
+    await worker.until(lambda: worker.broker.transactions == [{"first": 3, "source": 77}])
+    assert worker.consumer.started == [FIRST]
+    worker.fetch(3, 3, source=FIRST)
+    await worker.until(lambda: worker.consumer.started == [FIRST, SOURCE])
+    assert worker.consumer.seeks == [0, 77]
+    worker.fetch(77)
+    await worker.until(lambda: worker.task.committed == {"first": 6, "source": 78})
+    worker.fetch(6, source=FIRST)
+    await worker.until(lambda: worker.task.committed == {"first": 7, "source": 78})
+    assert worker.broker.transactions[-1] == {"first": 7}, "only what moved"
+    assert worker.consumer.started == [FIRST, SOURCE]
+
+
+@two_sources
+async def test_all_sources_are_read_at_once_where_nothing_waits_in_the_first(worker: Worker) -> None:
+    await worker.start()
+    assert worker.consumer.started == [FIRST, SOURCE]
+
+
+@two_sources
+async def test_what_was_put_back_in_the_first_keeps_the_next_from_being_read(worker: Worker) -> None:
+    worker.broker.first_end, worker.processor.most = 2, 1
+    worker.processor.work = lambda: asyncio.sleep(0.001)
+    await worker.start()
+    worker.fetch(0, 2, source=FIRST)
+    await worker.until(lambda: len(worker.processor.seen) == 1)
+    assert worker.consumer.started == [FIRST]
+    await worker.until(lambda: worker.consumer.started == [FIRST, SOURCE])
+    assert worker.processor.seen == [0, 1]
+
+
+@two_sources
+async def test_sources_take_turns(worker: Worker) -> None:
+    worker.processor.unwanted = {"first", "source"}
+    await worker.start()
+    worker.fetch(0, 2)
+    worker.fetch(2)
+    worker.fetch(0, source=FIRST)
+    worker.fetch(1, source=FIRST)
+    worker.processor.unwanted = set()
+    worker.task.check_due()
+    await worker.until(lambda: worker.broker.transactions != [])
+    assert worker.processor.topics == ["first", "source"] * 2
+    assert worker.broker.transactions == [{"first": 2, "source": 3}]
+
+
+@two_sources
+async def test_a_source_goes_on_while_another_is_not_wanted(worker: Worker) -> None:
+    worker.processor.unwanted = {"source"}
+    await worker.start()
+    worker.fetch(0)
+    for offset in range(3):
+        worker.fetch(offset, source=FIRST)
+        await worker.until(lambda offset=offset: worker.task.committed["first"] == offset + 1)
+    assert set(worker.processor.topics) == {"first"} and worker.broker.committed == 0
+    worker.processor.unwanted = set()
+    worker.task.check_due()
+    await worker.until(lambda: worker.broker.committed == 1)
+
+
+@two_sources
+async def test_an_opening_again_begins_with_the_first_source_again(worker: Worker) -> None:
+    await worker.start()
+    worker.broker.first_end = 1
+    worker.broker.errors = [KafkaConnectionError("gone")]
+    worker.fetch(0)
+    await worker.until(lambda: worker.consumer.started == [FIRST, SOURCE, FIRST])
+    worker.fetch(0, source=FIRST)
+    await worker.until(lambda: worker.consumer.started == [FIRST, SOURCE, FIRST, SOURCE])
+    assert worker.consumer.seeks == [0, 0, 0, 0]
+
+
+@two_sources
+async def test_a_close_while_the_next_source_is_begun_is_at_once(worker: Worker) -> None:
+    worker.broker.first_end = 1
+    await worker.start()
+    begun = asyncio.Event()
+
+    async def hang(positions: Mapping[TP, int]) -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    worker.consumer.start_reading = hang  # type: ignore[method-assign]
+    worker.fetch(0, source=FIRST)
+    await begun.wait()
+    await worker.task.close(0.01)
+    assert worker.broker.transactions == [] and worker.broker.producers[0].abandoned
+    assert not any(gate.is_open for gate in worker.consumer.gates.values())
+
+
+@two_sources
+async def test_what_nobody_reads_in_one_source_ends_the_worker_when_all_else_is_committed(worker: Worker) -> None:
+    await worker.start()
+    worker.fetch(0, 2)
+    gate = worker.consumer.gates[FIRST]
+    gate.take()
+    worker.task.offer(Fetch("first", 0, 0, 1, [batch(0, 1, unreadable=True)], 10, gate.epoch))
+    await worker.until(lambda: bool(worker.failed))
+    assert isinstance(worker.failed[0], Unreadable) and worker.failed[0].where == "first-0"
+    assert worker.broker.producers[0].abandoned
 
 
 # ------------------------------------------------------------------------------------------------ what falls due
