@@ -1,45 +1,75 @@
-"""Delivery: log -> sink, one worker (and one consumer group) per target.
+"""Delivery: log and retry topic -> sink, one worker (and one consumer group) per target.
 
-A sink answers for every entry. Applied and skipped entries are finished, and dead ones once they are in the target's
-DLQ, which is part of the checkpoint. What is to be tried again holds the partition, with a growing wait.
+A sink answers for every entry. Applied and skipped ones are finished; dead ones once they are in the target's DLQ; and
+those that are to be tried again once they are on its retry topic, from where they come into a schedule (`parking`).
+With ``ordering: key`` what follows one of them is parked until it is done. All of it is part of the checkpoint in which
+the entry is finished, and only what lies below the first unfinished entry is: the rest is put back and comes again.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry
 
-from walstream import deadletter, topics
+from walstream import blocked, control, dead, deadletter, delivery_tables, marks, topics
+from walstream.attempt import Attempt, next_due, read_attempt, retry_message
 from walstream.backoff import Backoff
+from walstream.blocked import Blocked
+from walstream.breaker import State as BreakerState
 from walstream.config import load_connections, load_namespaces
 from walstream.connections import Connection
+from walstream.control import Control, read_control
+from walstream.dispatch import SINK_DEADLINE, STRETCH, Dispatcher, order_key
 from walstream.engine.app import App, make_app
 from walstream.engine.checkpoint import Checkpoint
+from walstream.engine.clock import Clock
 from walstream.engine.fetch import Fetch
-from walstream.engine.topology import TableSpec, Topology
+from walstream.engine.topology import Topology
 from walstream.entry import Entry
-from walstream.errors import ConfigurationError, Fenced, RecordRefused
+from walstream.errors import ConfigurationError, RecordRefused
 from walstream.kafka import KafkaConnection
-from walstream.marks import STOPPED, decode_mark, encode_mark
+from walstream.marks import Counts, Halted, Opened, Quarantined
 from walstream.metrics import DeliveryMetrics, serve
 from walstream.namespace import Namespace
+from walstream.parking import Parking, Scheduled
 from walstream.preflight import preflight
 from walstream.settings import Settings
-from walstream.sinks.base import Applied, CheckpointSink, Dead, Outcome, Retry, Sink, SinkContext, Skipped, Verdict
+from walstream.sinks.base import SKIPPED, Applied, Dead, Outcome, Retry, Sink, SinkContext, Skipped
 from walstream.sinks.registry import sink_class
-from walstream.sinks.shared import SharedSink
 from walstream.wire import Record as KafkaRecord
 
 log = logging.getLogger(__name__)
 
-SINK_DEADLINE = 30.0  # s; no call may take longer, so that a checkpoint never waits for ever
-BATCH = 500  # entries in one call; a checkpoint may be between two
+GRAIN = 0.1  # s; where a rate bounds the target, what it allows in this time goes at once
+NEWS = 1.0  # s between two notes of how much waits; and how long a target is down before it is noted
+CRASHES = 3  # openings in a row at one position of the log, after which its record is named
+
+
+@dataclass(slots=True, eq=False)
+class _Item:
+    """An entry that is attempted.
+
+    Parameters
+    ----------
+    scheduled
+        What it was in the schedule, if it comes from there.
+    attempt
+        What is known of earlier attempts, of one that is tried again.
+    row
+        Its key, if that is blocked: by this entry where there is an attempt, else it is parked behind another.
+    """
+
+    entry: Entry
+    attempt: Attempt | None = None
+    scheduled: Scheduled | None = None
+    row: Blocked | None = None
 
 
 class DeliveryProcessor:
@@ -47,164 +77,477 @@ class DeliveryProcessor:
 
     Parameters
     ----------
-    namespace, target
+    namespace, target, partition
         What it serves.
-    partition
-        The partition number.
-    sink
-        The target's sink.
+    dispatcher
+        Calls the target's sink, for all partitions of the worker.
     metrics
         Where it counts.
     """
 
     def __init__(
-        self, namespace: Namespace, target: str, partition: int, sink: SharedSink, metrics: DeliveryMetrics
+        self, namespace: Namespace, target: str, partition: int, dispatcher: Dispatcher, metrics: DeliveryMetrics
     ) -> None:
-        self._metrics = metrics
         self._namespace, self._target, self._partition = namespace, target, partition
         self._name = f"{namespace.name}.{target}"
+        options = namespace.targets[target]
+        self._ordered, self._hold = options.ordering == "key", options.on_dead == "hold"
+        self._retry = options.retry
+        partitions = namespace.topics.partitions
+        self._most = max(options.limits.parked // partitions, 1)
+        self._rate = None if options.limits.rate is None else options.limits.rate / partitions
+        self._retries = topics.retry(namespace, target).name
         self._dlq = topics.target_dlq(namespace, target).name
-        self._marks = marks_table(namespace, target)
-        self._retry = namespace.targets[target].retry
-        self._shared = sink
-        self._sink: Sink | None = None
+        self._marks = delivery_tables.marks(namespace, target)
+        self._dead_table = delivery_tables.dead(namespace, target)
+        self._state_table = delivery_tables.state(namespace, target) if options.stateful else None
+        self._dispatcher, self._metrics = dispatcher, metrics
+        self._monotonic = dispatcher.monotonic
+        self._parking = Parking(namespace, target, partition)
+        self._clock: Clock
         self._acquired = False
+        self._free_at = float("-inf")  # monotonic seconds; nothing is attempted before
+        self._patience = Backoff(options.retry)  # with a sink that does what is in no table
+        self._is_full = False
+        self._paused: Halted | None = None
+        self._quarantined: dict[int, Quarantined] = {}
+        self._dead = 0
+        self._said_down = False
+        self._said, self._said_at = Counts(), float("-inf")
+        self._opened = Opened(0, 0)
+        self._state_rows: dict[bytes, bytes | None] = {}
+
+    # The life of a partition
 
     async def open(self, checkpoint: Checkpoint) -> None:
         self._acquired = True
-        self._sink = await self._shared.acquire()
-        if self._sink.late_writes_harmless:
+        self._clock = checkpoint.clock
+        await self._dispatcher.acquire()
+        now = _now()
+        self._parking.open(checkpoint, now)
+        table = checkpoint.table(self._marks)
+        found = dict(table.items())
+        if (row := found.get(marks.PAUSED)) is not None:
+            self._paused = marks.decode(Halted, row)
+        self._said_down = marks.DOWN in found
+        if (row := found.get(marks.COUNTS)) is not None:
+            self._said = marks.decode(Counts, row)
+        for key, row in found.items():
+            if (position := marks.quarantine_position(key)) is not None:
+                self._quarantined[position] = marks.decode(Quarantined, row)
+        rows = checkpoint.table(self._dead_table).items()
+        self._dead = sum(dead.decode(row).state is dead.State.DEAD for _, row in rows)
+        self._note_opening(checkpoint, found.get(marks.OPENED), now)
+        if self._dispatcher.harmless:
             return
-        marks = checkpoint.table(self._marks)
-        mark = marks.get(STOPPED)
-        if mark is not None and not decode_mark(mark):
+        mark = found.get(marks.STOPPED)
+        if mark is not None and not marks.decode_mark(mark):
             # The former owner may have died with a request on its way, which must not overtake ours.
             await asyncio.sleep(SINK_DEADLINE)
-        marks.put(STOPPED, encode_mark(False), int(time.time() * 1000))
+        table.put(marks.STOPPED, marks.encode_mark(False), now)
+
+    def _note_opening(self, checkpoint: Checkpoint, row: bytes | None, now: int) -> None:
+        """Count how often the partition is opened at one position: a record there may be what ends its workers."""
+        position = checkpoint.committed.get(topics.log(self._namespace).name, 0)
+        before = None if row is None else marks.decode(Opened, row)
+        again = before is not None and before.position == position
+        self._opened = Opened(position, before.count + 1 if before is not None and again else 1)
+        checkpoint.table(self._marks).put(marks.OPENED, marks.encode(self._opened), now)
+
+    async def close(self, checkpoint: Checkpoint | None) -> None:
+        if checkpoint is not None:
+            now, table = _now(), checkpoint.table(self._marks)
+            if not self._dispatcher.harmless:
+                table.put(marks.STOPPED, marks.encode_mark(True), now)
+            table.put(marks.OPENED, marks.encode(Opened(self._opened.position, 0)), now)
+        if self._acquired:
+            self._acquired = False
+            await self._dispatcher.release()
+
+    # When there is what to do
+
+    def wants(self, topic: str) -> bool:
+        if topic == self._retries:
+            return True
+        if self._paused is not None or self._monotonic() < self._free_at:
+            return False
+        if self._parking.waiting >= self._most:
+            if not self._is_full:
+                self._is_full = True
+                log.warning(
+                    "%s-%d stops reading: %d records are parked or to be tried again, and no more may (limits.parked)",
+                    self._name, self._partition, self._parking.waiting,
+                )  # fmt: skip
+            return False
+        self._is_full = False
+        # When a target is back, what waited goes before what is new.
+        return not (self._dispatcher.breaker.is_ramping(self._monotonic()) and self._is_due())
+
+    def _is_due(self) -> bool:
+        due = self._parking.next_due()
+        return due is not None and due <= self._clock.now()
+
+    def due_at(self) -> int | None:
+        now, here = self._clock.now(), self._monotonic()
+        times = []
+        if (news := self._news_at()) is not None:
+            times.append(now + int((news - here) * 1e6))
+        if self._paused is None:
+            free = now + int((self._free_at - here) * 1e6) if self._free_at > here else now
+            due = self._parking.next_due()
+            if due is not None:
+                times.append(max(due, free))
+            elif free > now:
+                times.append(free)  # `wants` answers otherwise then
+        return min(times, default=None)
+
+    def _size(self) -> int:
+        """How many entries may be attempted now; 0 is none."""
+        now = self._monotonic()
+        if self._paused is not None or now < self._free_at:
+            return 0
+        size = self._dispatcher.size(self._partition)
+        if not size:
+            self._free_at = self._dispatcher.breaker.look_at(now)
+            return 0
+        rate = self._allowed()
+        return size if rate is None else max(1, min(size, int(rate * GRAIN)))
+
+    def _allowed(self) -> float | None:
+        """Records per second that this partition may send."""
+        allowance = self._dispatcher.breaker.allowance(self._monotonic())
+        if allowance is None:
+            return self._rate
+        share = allowance / self._dispatcher.partitions
+        return share if self._rate is None else min(share, self._rate)
+
+    # The log
 
     async def process(self, fetch: Fetch, checkpoint: Checkpoint) -> None:
-        batch: list[Entry] = []
-        for record in fetch.take(BATCH):
+        if fetch.topic == self._retries:
+            await self._take_back(fetch, checkpoint)
+            return
+        size = self._size()
+        if not size:
+            return
+        records = fetch.take(size)
+        if self._opened.count >= CRASHES:
+            self._name_suspect(records)
+        refused: list[tuple[KafkaRecord, RecordRefused]] = []
+        behind: list[tuple[Blocked, Entry]] = []
+        items: list[_Item] = []
+        keys = self._parking.blocked
+        for record in records:
             try:
                 entry = Entry.from_record(self._partition, record)
             except RecordRefused as refusal:
-                self._bury_foreign(record, refusal, checkpoint)
+                refused.append((record, refusal))
                 continue
-            if entry.is_for(self._target):
-                batch.append(entry)
-        if batch:
-            await self._deliver(batch, checkpoint)
+            if not entry.is_for(self._target):
+                continue
+            row = keys.get(order_key(entry) or b"") if keys else None
+            if row is None:
+                items.append(_Item(entry))
+            else:
+                behind.append((row, entry))
+        outcomes = await self._attempt(items, checkpoint)
+        until = next((item.entry.position for item, found in zip(items, outcomes, strict=True) if found is None), None)
+        for record, reason in refused:
+            if until is None or record.offset < until:
+                self._bury_foreign(record, reason, checkpoint)
+        for row, entry in behind:
+            if (until is None or entry.position < until) and row.place(entry.position) is blocked.Place.BEHIND:
+                self._parking.park(row, entry)
+        self._settle(items, outcomes, checkpoint)
+        if until is not None:
+            fetch.put_back([record for record in records if record.offset >= until])
 
-    def wants(self, topic: str) -> bool:
-        """All of the log, at any time."""
-        return True
+    def _name_suspect(self, records: Sequence[KafkaRecord]) -> None:
+        self._opened = Opened(self._opened.position, 0)
+        if records:
+            first = records[0]
+            log.error(
+                "%s-%d: workers have ended %d times at log position %d, whose record has the key %r. If it is what "
+                "ends them: walstream target quarantine %s %d:%d",
+                self._name, self._partition, CRASHES, first.offset, first.key, self._name, self._partition,
+                first.offset,
+            )  # fmt: skip
 
-    def due_at(self) -> int | None:
-        """Nothing waits for its time."""
-        return None
+    # What waited
 
     async def process_due(self, checkpoint: Checkpoint) -> None:
-        """Nothing falls due."""
+        self._tell_news(checkpoint)
+        if not self._is_due():
+            return
+        size = self._size()
+        if not size:
+            return
+        parking, now_us, now = self._parking, self._clock.now(), _now()
+        items = [
+            _Item(found.attempt.entry, found.attempt, found, self._row_of(found.attempt))
+            for found in parking.take_due(checkpoint, now_us, size, now)
+        ]
+        # The log has been read as far as this may be behind it: a key that never ends must be sent faster than parked.
+        most = 2 * size if size >= STRETCH and self._allowed() is None else size
+        items += [
+            _Item(Entry.from_record(self._partition, record), row=row)
+            for row, record in parking.followers(checkpoint, most - len(items))
+        ]
+        outcomes = await self._attempt(items, checkpoint)
+        self._settle(items, outcomes, checkpoint)
 
-    def finish(self, checkpoint: Checkpoint) -> None:
-        """Nothing is kept once per checkpoint."""
+    def _row_of(self, attempt: Attempt) -> Blocked | None:
+        """The key that waits for this very record."""
+        row = self._parking.blocked.get(order_key(attempt.entry) or b"") if self._parking.blocked else None
+        if row is None or row.state is not blocked.State.RETRYING or row.head != attempt.entry.position:
+            return None
+        return row
 
-    async def close(self, checkpoint: Checkpoint | None) -> None:
-        if checkpoint is not None and self._sink is not None and not self._sink.late_writes_harmless:
-            checkpoint.table(self._marks).put(STOPPED, encode_mark(True), int(time.time() * 1000))
-        if self._acquired:
-            self._acquired = False
-            await self._shared.release()
-
-    async def _deliver(self, batch: Sequence[Entry], checkpoint: Checkpoint) -> None:
-        """Deliver entries until each is finished."""
-        backoff = Backoff(self._retry)
-        attempt = 0
-        first: dict[int, str] = {}
-        while batch:
-            attempt += 1
-            outcomes = await self._attempt(batch, checkpoint)
-            for kind, number in Counter(type(outcome).__name__.lower() for outcome in outcomes).items():
-                self._metrics.count(self._namespace.name, self._target, kind, number)
-            again: list[Entry] = []
-            held: set[bytes | None] = set()
-            after = 0.0
-            for entry, outcome in zip(batch, outcomes, strict=True):
-                match outcome:
-                    case Applied() | Skipped():
-                        if entry.key in held:
-                            again.append(entry)  # it went ahead of one that it follows, and must end up behind it
-                    case Dead(reason):
-                        self._bury(entry, reason, attempt, first.get(entry.position), checkpoint)
-                    case Retry(reason, wait):
-                        first.setdefault(entry.position, reason)
-                        again.append(entry)
-                        if entry.key is not None:
-                            held.add(entry.key)
-                        after = max(after, wait or 0.0)
-            if again:
-                reason = first[again[0].position]  # the first that is held gave one
-                backoff.report(
-                    f"{self._name}-{self._partition}: {len(again)} entries from log position {again[0].position} on "
-                    f"are held and tried again: {reason}"
-                )
-                await asyncio.sleep(max(backoff.next(), after))
-            batch = again
-
-    async def _attempt(self, batch: Sequence[Entry], checkpoint: Checkpoint) -> Sequence[Outcome]:
-        """Call the sink once, and turn whatever happens into one outcome per entry."""
-        sink = self._sink
-        assert sink is not None
-        began = time.monotonic()
-        try:
-            if isinstance(sink, CheckpointSink):
-                outcomes = sink.stage(batch, checkpoint)
+    async def _take_back(self, fetch: Fetch, checkpoint: Checkpoint) -> None:
+        """Take what stands on the retry topic: do what it says, try it at once, or put it into the schedule."""
+        at_once: list[tuple[KafkaRecord, Attempt]] = []
+        now_us = self._clock.now()
+        for record in fetch.take(STRETCH):
+            try:
+                said = read_control(record)
+                if said is not None and not self._obey(said, record, checkpoint):
+                    continue
+                attempt = read_attempt(self._partition, record)
+            except RecordRefused as refusal:
+                self._bury_foreign(record, refusal, checkpoint)
+                continue
+            if attempt.due:
+                self._parking.schedule(record, attempt.due)
             else:
-                if not sink.late_writes_harmless:
-                    await checkpoint.make_sure()
-                async with asyncio.timeout(SINK_DEADLINE):
-                    outcomes = await sink.write(batch)
-        except Fenced:
-            raise
-        except Exception as exc:
-            verdict = Verdict.TARGET_DOWN if isinstance(exc, TimeoutError) else sink.verdict(exc)
-            reason = f"{type(exc).__name__}: {exc}"
-            if verdict is None:
-                log.exception("%s: an error that is not in the sink's table holds the partition", self._name)
-            if verdict is not Verdict.DEAD:
-                return [Retry(reason)] * len(batch)
-            if len(batch) == 1:
-                return [Dead(reason)]
-            # One of them is at fault; each is tried by itself, in order. What follows a held one is not tried.
-            alone: list[Outcome] = []
-            for entry in batch:
-                held = alone[-1] if alone and isinstance(alone[-1], Retry) else None
-                alone.append(held or (await self._attempt([entry], checkpoint))[0])
-            return alone
-        self._metrics.took(self._namespace.name, self._target, time.monotonic() - began)
-        count = len(outcomes) if isinstance(outcomes, Sequence) else 0
-        if count != len(batch) or not all(isinstance(outcome, Outcome) for outcome in outcomes):
-            reason = f"the sink did not answer with one outcome for each of {len(batch)} entries, but with {count}"
-            log.error("%s: %s; the partition is held", self._name, reason)
-            return [Retry(reason)] * len(batch)
-        return outcomes
+                at_once.append((record, attempt))
+        size = self._size() if at_once else 0
+        for record, _ in at_once[size:]:
+            self._parking.schedule(record, now_us)
+        if size:
+            items = [_Item(attempt.entry, attempt, row=self._row_of(attempt)) for _, attempt in at_once[:size]]
+            outcomes = await self._attempt(items, checkpoint)
+            for (record, _), found in zip(at_once, outcomes, strict=False):
+                if found is None:
+                    self._parking.schedule(record, now_us)
+            self._settle(items, outcomes, checkpoint)
+        else:
+            self._parking.settle(checkpoint, _now())
+
+    def _obey(self, said: Control, record: KafkaRecord, checkpoint: Checkpoint) -> bool:
+        """Do what people say; answer whether the record is to be tried."""
+        now, table = _now(), checkpoint.table(self._marks)
+        match said.kind:
+            case control.Kind.PAUSE:
+                self._paused = Halted(now, said.reason)
+                table.put(marks.PAUSED, marks.encode(self._paused), now)
+            case control.Kind.RESUME:
+                self._paused = None
+                self._free_at = float("-inf")
+                table.delete(marks.PAUSED, now)
+                self._dispatcher.breaker.reset(self._monotonic())
+            case control.Kind.QUARANTINE:
+                assert said.position is not None
+                self._quarantined[said.position] = Quarantined(said.reason)
+                table.put(marks.quarantine_key(said.position), marks.encode(Quarantined(said.reason)), now)
+            case control.Kind.DROP | control.Kind.REDRIVE:
+                return self._resurrect(said, record, checkpoint)
+        return False
+
+    def _resurrect(self, said: Control, record: KafkaRecord, checkpoint: Checkpoint) -> bool:
+        """Let a dead record be tried again, or dropped, if it is dead still; answer whether it is to be tried."""
+        redrive = said.kind is control.Kind.REDRIVE
+        if said.position is None:
+            return redrive  # it came from outside the log, and has no row
+        table, key = checkpoint.table(self._dead_table), dead.row_key(said.position)
+        row = table.get(key)
+        if not dead.may_change(row, said.when):
+            return False
+        now = _now()
+        table.put(key, dead.encode(dead.State.REDRIVEN if redrive else dead.State.DROPPED, now), now)
+        self._dead -= row is not None
+        held = self._parking.blocked.get(record.key or b"")
+        if held is not None and held.state is blocked.State.HELD and held.head == said.position:
+            self._parking.turn(held, blocked.State.RETRYING if redrive else blocked.State.RELEASED)
+        return redrive
+
+    # Attempts
+
+    async def _attempt(self, items: Sequence[_Item], checkpoint: Checkpoint) -> list[Outcome | None]:
+        """Give entries to the sink, but for those that it is not to have."""
+        known: dict[int, Outcome] = {}
+        for place, item in enumerate(items):
+            if self._quarantined and (why := self._quarantined.get(item.entry.position)) is not None:
+                known[place] = Dead(f"quarantined: {why.reason}" if why.reason else "quarantined")
+            elif (item.attempt is not None or item.row is not None) and self._has_expired(item.entry):
+                known[place] = SKIPPED
+        entries = [item.entry for place, item in enumerate(items) if place not in known]
+        table = None if self._state_table is None else checkpoint.table(self._state_table)
+        began, rate = self._monotonic(), self._allowed()
+        answers = await self._dispatcher.attempt(self._partition, entries, checkpoint, table)
+        if rate is not None:
+            self._free_at = max(self._free_at, began) + len(entries) / rate
+        if answers.held is not None:
+            self._patience.report(f"{self._name}-{self._partition} is held: {answers.held}")
+            self._free_at = self._monotonic() + self._patience.next()
+        elif entries:
+            self._patience = Backoff(self._retry)
+        for kind, number in Counter(map(type, answers.outcomes)).items():
+            if kind is not type(None):
+                self._metrics.count(self._namespace.name, self._target, kind.__name__.lower(), number)
+        if not known:
+            return answers.outcomes
+        if expired := list(known.values()).count(SKIPPED):
+            self._metrics.count(self._namespace.name, self._target, "expired", expired)
+        found = iter(answers.outcomes)
+        return [known[place] if place in known else next(found) for place in range(len(items))]
+
+    def _has_expired(self, entry: Entry) -> bool:
+        assert entry.raw is not None
+        headers = entry.raw.parts[2]
+        if b"ce_specversion" in headers and b"ce_expirytime" not in headers:
+            return False  # which is quicker to see than to read the record
+        expiry = entry.record.expiry
+        return expiry is not None and expiry <= self._clock.now()
+
+    def _settle(self, items: Sequence[_Item], outcomes: Sequence[Outcome | None], checkpoint: Checkpoint) -> None:
+        """Do what follows from outcomes, in the order of the entries."""
+        unfinished: set[bytes] = set()
+        for item, found in zip(items, outcomes, strict=True):
+            if found is None:
+                if item.scheduled is not None:
+                    self._parking.put_back(item.scheduled)
+                elif item.row is not None and item.attempt is None:
+                    unfinished.add(item.row.key)
+                elif item.attempt is None:
+                    break  # what is behind it in the log comes again
+                continue
+            if item.attempt is not None:
+                self._settle_attempt(item, item.attempt, found, checkpoint)
+            elif item.row is not None:
+                if item.row.state is blocked.State.RELEASED and item.row.key not in unfinished:
+                    self._settle_follower(item.entry, item.row, found, checkpoint)
+            else:
+                self._settle_new(item.entry, found, checkpoint)
+        self._parking.settle(checkpoint, _now())
+        if self._state_rows and self._state_table is not None:
+            self._write_state(checkpoint)
+
+    def _settle_new(self, entry: Entry, found: Outcome, checkpoint: Checkpoint) -> None:
+        keys = self._parking.blocked
+        if keys and (row := keys.get(order_key(entry) or b"")) is not None:
+            self._parking.park(row, entry)  # if it is applied, that was ahead of one that it follows
+            return
+        state = self._end(entry, Attempt(entry), found, checkpoint)
+        if state is not blocked.State.RELEASED and (key := order_key(entry)) is not None:
+            self._parking.block(key, entry.position, state)
+
+    def _settle_follower(self, entry: Entry, row: Blocked, found: Outcome, checkpoint: Checkpoint) -> None:
+        state = self._end(entry, Attempt(entry), found, checkpoint)
+        self._parking.unpark(row, entry.position)
+        if state is not blocked.State.RELEASED or not row.count:
+            self._parking.turn(row, state)
+
+    def _settle_attempt(self, item: _Item, attempt: Attempt, found: Outcome, checkpoint: Checkpoint) -> None:
+        state = self._end(item.entry, attempt, found, checkpoint)
+        if item.row is not None:
+            self._parking.turn(item.row, state)
+
+    def _end(self, entry: Entry, before: Attempt, found: Outcome, checkpoint: Checkpoint) -> blocked.State:
+        """Write down what an outcome causes; answer what the entry's key waits for then, where it is at the front."""
+        if self._quarantined and entry.position in self._quarantined:
+            del self._quarantined[entry.position]
+            checkpoint.table(self._marks).delete(marks.quarantine_key(entry.position), _now())
+        match found:
+            case Applied(rows):
+                if rows:
+                    self._state_rows.update(rows)
+            case Skipped():
+                pass
+            case Retry(reason, after):
+                count, first = before.count + 1, before.first or before.last
+                again = next_due(self._retry, count, before.age, after, self._clock.now(), random.random())
+                if again is None:
+                    return self._bury(entry, before, reason, count, checkpoint)
+                due, age = again
+                message = retry_message(
+                    entry, target=self._name, count=count, age=age, due=due, reason=reason, first=first, now=_now()
+                )
+                output = checkpoint.output(self._retries)
+                output.append(entry.timestamp, message.key, message.value, message.headers)
+                return blocked.State.RETRYING if self._ordered else blocked.State.RELEASED
+            case Dead(reason):
+                return self._bury(entry, before, reason, before.count + 1, checkpoint)
+        return blocked.State.RELEASED
+
+    def _bury(
+        self, entry: Entry, before: Attempt, reason: str, count: int, checkpoint: Checkpoint
+    ) -> blocked.State:  # fmt: skip
+        now = _now()
+        message = deadletter.dead(
+            entry, target=self._name, reason=reason, attempt=count, age=before.age, now=now,
+            first=before.first or before.last,
+        )  # fmt: skip
+        checkpoint.output(self._dlq).append(entry.timestamp, message.key, message.value, message.headers)
+        if entry.position >= 0:
+            checkpoint.table(self._dead_table).put(dead.row_key(entry.position), dead.encode(dead.State.DEAD, now), now)
+            self._dead += 1
+        return blocked.State.HELD if self._hold else blocked.State.RELEASED
 
     def _bury_foreign(self, record: KafkaRecord, refusal: RecordRefused, checkpoint: Checkpoint) -> None:
-        """Put aside what somebody else wrote into the log."""
-        limit, now = self._namespace.topics.max_record, int(time.time() * 1000)
+        """Put aside what somebody else wrote into the log, or onto the retry topic."""
+        limit, now = self._namespace.topics.max_record, _now()
         message = deadletter.not_understood(record, refusal, limit=limit, now=now)
         checkpoint.output(self._dlq).append(record.timestamp, message.key, message.value, message.headers)
 
-    def _bury(self, entry: Entry, reason: str, attempt: int, first: str | None, checkpoint: Checkpoint) -> None:
-        message = deadletter.dead(
-            entry, target=self._name, reason=reason, attempt=attempt, now=int(time.time() * 1000), first=first
-        )
-        checkpoint.output(self._dlq).append(entry.timestamp, message.key, message.value, message.headers)
+    def _write_state(self, checkpoint: Checkpoint) -> None:
+        assert self._state_table is not None
+        table, now = checkpoint.table(self._state_table), _now()
+        rows, self._state_rows = self._state_rows, {}
+        table.put_many({key: value for key, value in rows.items() if value is not None}, now)
+        if gone := [key for key, value in rows.items() if value is None]:
+            table.delete_many(gone, now)
+
+    # What people can read
+
+    def _counts(self) -> Counts:
+        parking = self._parking
+        return Counts(parking.retrying, parking.parked, len(parking.blocked), self._dead)
+
+    def _news_at(self) -> float | None:
+        """When there is something to note, monotonic seconds: at once is in the past."""
+        breaker = self._dispatcher.breaker
+        times = []
+        if breaker.state is BreakerState.CLOSED:
+            if self._said_down:
+                times.append(float("-inf"))
+        elif not self._said_down:
+            times.append(breaker.since + NEWS)
+        if self._counts() != self._said:
+            times.append(self._said_at + NEWS)
+        return None if not times else max(min(times), self._monotonic() - NEWS)
+
+    def _tell_news(self, checkpoint: Checkpoint) -> None:
+        breaker, now = self._dispatcher.breaker, _now()
+        table = checkpoint.table(self._marks)
+        is_down = breaker.state is not BreakerState.CLOSED
+        if is_down and not self._said_down and self._monotonic() >= breaker.since + NEWS:
+            since = now - int((self._monotonic() - breaker.since) * 1000)
+            table.put(marks.DOWN, marks.encode(Halted(since, breaker.reason)), now)
+            self._said_down = True
+        elif self._said_down and not is_down:
+            table.delete(marks.DOWN, now)
+            self._said_down = False
+
+    def finish(self, checkpoint: Checkpoint) -> None:
+        now = _now()
+        self._parking.finish(checkpoint, now)
+        if self._monotonic() >= self._said_at + NEWS and (counts := self._counts()) != self._said:
+            checkpoint.table(self._marks).put(marks.COUNTS, marks.encode(counts), now)
+            self._said, self._said_at = counts, self._monotonic()
 
 
-def marks_table(namespace: Namespace, target: str) -> str:
-    """The name of the table of marks: whether the last owner of a partition left in order."""
-    return f"{namespace.name}.{target}.marks"
+def _now() -> int:
+    return int(time.time() * 1000)
 
 
 def sink_context(
@@ -222,31 +565,22 @@ def sink_context(
         key_template=namespace.key,
         max_record=namespace.topics.max_record,
         remember=namespace.remember(target),
+        hold=description.on_dead == "hold",
         extra={"kafka": kafka},
     )
 
 
-def _show_mark(key: bytes, value: bytes) -> Mapping[str, Any]:
-    return {key.decode(): decode_mark(value)}
-
-
-def topology(namespace: Namespace, target: str, sink: SharedSink, metrics: DeliveryMetrics) -> Topology:
+def topology(namespace: Namespace, target: str, dispatcher: Dispatcher, metrics: DeliveryMetrics) -> Topology:
     """What the delivery to a target does."""
-    marks = marks_table(namespace, target)
-    changelog = topics.target_changelogs(namespace, target)["marks"].name
     return Topology(
         name=f"{namespace.name}.{target}",
-        sources=(topics.log(namespace).name,),
+        # What people said and what is to be tried again comes before what is new.
+        sources=(topics.retry(namespace, target).name, topics.log(namespace).name),
         partitions=namespace.topics.partitions,
-        tables=(
-            TableSpec(
-                marks, changelog, help="whether the last owner of a partition left in order", decode=_show_mark,
-                find=lambda words: words[0].encode(), find_help="stopped",
-            ),
-        ),
-        processor=lambda partition: DeliveryProcessor(namespace, target, partition, sink, metrics),
+        tables=delivery_tables.specs(namespace, target),
+        processor=lambda partition: DeliveryProcessor(namespace, target, partition, dispatcher, metrics),
         latency=namespace.latency,
-    )  # fmt: skip
+    )
 
 
 def find_target(settings: Settings) -> tuple[Namespace, str]:
@@ -276,9 +610,11 @@ def make_delivery(settings: Settings) -> App:
     connection = load_connections(settings.config)[connection_name] if connection_name is not None else None
     kind, context = sink_context(namespace, target, connection, kafka)
     registry = CollectorRegistry()
+    metrics = DeliveryMetrics(registry)
+    dispatcher = Dispatcher(context, kind, namespace.targets[target], metrics)
     app = make_app(
         topics.delivery_app_id(namespace, target),
-        [topology(namespace, target, SharedSink(context, kind), DeliveryMetrics(registry))],
+        [topology(namespace, target, dispatcher, metrics)],
         brokers=kafka.brokers,
         connection=kafka.aiokafka(),
         datadir=settings.datadir,

@@ -195,11 +195,18 @@ class LimitOptions(Words):
         Records, and their bytes, that are at the sink and not answered yet.
     rate
         Records per second; None is as many as it takes.
+    parked
+        Records that may wait at the target, of all partitions together: those to be tried again, and those parked
+        behind one of them. Beyond that the partition stops.
+    dead
+        Dead letters per second, over a minute, beyond which the target is paused while most of its records die.
     """
 
     in_flight: int = Field(2_000, ge=1)
     bytes: Size = 64 * 1024 * 1024
     rate: Rate | None = None
+    parked: int = Field(1_000_000, ge=1)
+    dead: Rate = 10.0
 
 
 class Target(Words):

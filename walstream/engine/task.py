@@ -29,7 +29,7 @@ from walstream.engine.inbox import Inbox, Queue
 from walstream.engine.producer import TransactionalProducer
 from walstream.engine.store import Store
 from walstream.engine.topology import Processor, Topology
-from walstream.errors import Fenced, LostRange, Unreadable
+from walstream.errors import Fenced, Held, LostRange, Unreadable
 
 if TYPE_CHECKING:
     from walstream.engine.engine import Engine
@@ -122,7 +122,7 @@ class Task:
                 delay = REOPEN_DELAY
                 await self._work()
                 return
-            except (KafkaError, Fenced, TimeoutError, OSError) as exc:
+            except (KafkaError, Fenced, Held, TimeoutError, OSError) as exc:
                 log.warning("%s opens again after %r", self.name, exc)
             finally:
                 self._releasing = asyncio.create_task(self._release())

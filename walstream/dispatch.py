@@ -1,0 +1,434 @@
+"""Dispatch: entries become calls of a sink, and each call's answers become one outcome per entry.
+
+A worker has one `Dispatcher` for its target, so that all its partitions share what is known about the target: whether
+it is down (`breaker`), how many calls it takes at a time (`limiter`), and how much is on its way (`slots`).
+
+Entries of one key are in one call, or in calls that follow each other; different keys may go at the same time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from walstream.breaker import PROBE, Breaker
+from walstream.breaker import State as BreakerState
+from walstream.engine.checkpoint import Checkpoint
+from walstream.entry import Entry
+from walstream.errors import Fenced, Held
+from walstream.limiter import Gradient
+from walstream.metrics import DeliveryMetrics
+from walstream.namespace import Target
+from walstream.sinks.base import (
+    Applied,
+    CheckpointSink,
+    Dead,
+    Outcome,
+    Retry,
+    Sink,
+    SinkContext,
+    Skipped,
+    State,
+    StatefulSink,
+    Verdict,
+)
+from walstream.sinks.shared import SharedSink
+from walstream.slots import Slots
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+SINK_DEADLINE = 30.0  # s; no call may take longer, so that a checkpoint never waits for ever
+STRETCH = 500  # entries that are worked on at once; a checkpoint may be between two
+STRETCH_MOST = 2_000  # where a call has few of them, since a stretch ends when its last call is answered
+HEAD_OF_LINE = 10.0  # s in work, after which an entry is named
+
+BEHIND = Retry("it follows one of its key that has to wait")
+
+
+@dataclass(slots=True)
+class Answers:
+    """What became of a stretch of entries.
+
+    Parameters
+    ----------
+    outcomes
+        One per entry; None where it is not finished and must come again: nothing is known about it.
+    held
+        Why the partition has to be held, where that is so: what the sink did is in no table.
+    """
+
+    outcomes: list[Outcome | None]
+    held: str | None = None
+
+
+@dataclass(slots=True, eq=False)
+class _Stretch:
+    """Entries at work."""
+
+    entries: Sequence[Entry]
+    answers: Answers
+    state: State | None
+    careful: bool  # a call for each entry, to see which of them the target takes
+    began: float
+    epoch: int  # the breaker's
+    down: Exception | None = None  # what said that the target is
+    stopped: bool = False  # nothing more is sent
+
+
+class Dispatcher:
+    """The calls of a target's sink.
+
+    Parameters
+    ----------
+    context, kind
+        What the sink is told, and its class.
+    target
+        The target's words.
+    metrics
+        Where it counts.
+    monotonic
+        Its clock, seconds.
+    """
+
+    def __init__(
+        self,
+        context: SinkContext,
+        kind: type[Sink],
+        target: Target,
+        metrics: DeliveryMetrics,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.monotonic = monotonic
+        self._names = context.namespace, context.target
+        self._name = f"{context.namespace}.{context.target}"
+        self._shared = SharedSink(context, kind)
+        self._metrics = metrics
+        self._ordered = target.ordering == "key"
+        self._hold = target.on_dead == "hold"
+        self._most = target.limits.in_flight
+        self._limiter = Gradient(target.limits.in_flight)
+        self._slots = Slots(self._limiter.limit, target.limits.in_flight, target.limits.bytes)
+        self._suspects: dict[int, tuple[int, int]] = {}
+        self._at_work: dict[int, _Stretch] = {}
+        self.breaker = Breaker(random.random, target.limits.dead)
+        self.sink: Sink
+
+    async def acquire(self) -> None:
+        """Open the sink, if no partition has, and wait until it is: a target may be down."""
+        self.sink = await self._shared.acquire()
+
+    async def release(self) -> None:
+        """A partition ends; the sink is closed when it was the last."""
+        await self._shared.release()
+
+    @property
+    def partitions(self) -> int:
+        """How many partitions of this worker use the sink."""
+        return max(self._shared.users, 1)
+
+    @property
+    def harmless(self) -> bool:
+        """Whether a request that arrives late changes nothing that is newer."""
+        return self.sink.late_writes_harmless
+
+    def size(self, who: int) -> int:
+        """How many entries a partition should take at once, or 0 where it has to wait for the target.
+
+        It may become the one that finds out whether the target is back: what it takes must be attempted then.
+        """
+        if self.breaker.state is not BreakerState.CLOSED:
+            return PROBE if self.breaker.may_probe(self.monotonic(), who) else 0
+        if who in self._suspects:
+            return PROBE
+        if isinstance(self.sink, CheckpointSink) or self.sink.batch_size >= STRETCH:
+            return STRETCH
+        return max(STRETCH, min(STRETCH_MOST, self._most // self.partitions))
+
+    def oldest(self, who: int) -> tuple[float, Entry] | None:
+        """For how long (s) the oldest entry of a partition that is not answered has been in work, and which it is."""
+        stretch = self._at_work.get(who)
+        if stretch is None:
+            return None
+        entry = next((e for e, found in zip(stretch.entries, stretch.answers.outcomes, strict=True) if not found), None)
+        return None if entry is None else (self.monotonic() - stretch.began, entry)
+
+    async def attempt(self, who: int, entries: Sequence[Entry], checkpoint: Checkpoint, table: State | None) -> Answers:
+        """Attempt entries, in the order of their positions.
+
+        Parameters
+        ----------
+        who
+            The partition; it does this once at a time.
+        checkpoint
+            Where a `CheckpointSink` puts its records.
+        table
+            That of a `StatefulSink`.
+
+        Raises
+        ------
+        Held
+            What a `CheckpointSink` put into the checkpoint is not what it should be.
+        """
+        sink = self.sink
+        if not entries:
+            self.breaker.probed(self.monotonic(), who)
+            return Answers([])
+        if isinstance(sink, CheckpointSink):
+            return Answers(self._stage(sink, entries, checkpoint))
+        if not sink.late_writes_harmless:
+            await checkpoint.make_sure()
+        state = None if table is None else _Overlay(table)
+        careful = self.breaker.state is not BreakerState.CLOSED or who in self._suspects
+        stretch = _Stretch(
+            entries, Answers([None] * len(entries)), state, careful, self.monotonic(), self.breaker.epoch
+        )
+        size = 1 if careful else min(sink.batch_size, self._most)
+        self._at_work[who] = stretch
+        timer = asyncio.get_running_loop().call_later(HEAD_OF_LINE, self._report, who)
+        try:
+            await self._run(stretch, lanes(entries, size, self._ordered or state is not None))
+            self._judge(who, stretch)
+        finally:
+            timer.cancel()
+            del self._at_work[who]
+            self.breaker.probed(self.monotonic(), who)
+        return stretch.answers
+
+    def _judge(self, who: int, stretch: _Stretch) -> None:
+        """See whether the target is up; or what is wrong with entries that fail as if it were not."""
+        breaker, outcomes, down = self.breaker, stretch.answers.outcomes, stretch.down
+        dead = [found.reason for found in outcomes if isinstance(found, Dead)]
+        applied = sum([isinstance(found, Applied | Skipped) for found in outcomes])
+        if any(found is not None for found in outcomes):
+            now, last = self.monotonic(), dead[-1] if dead else ""
+            breaker.took(now, stretch.epoch, applied=applied, dead=len(dead), last=last)
+            if not stretch.careful:
+                if down is not None:
+                    self._failed(who, stretch, down)
+                return
+            self._suspects.pop(who, None)
+            if down is not None and stretch.answers.held is None:
+                # It took others: these fail by their own fault, and their attempts count.
+                reason = Retry(_text(down), getattr(down, "after", None))
+                outcomes[:] = [found or reason for found in outcomes]
+        elif down is not None:
+            position, taken = self._suspects.get(who, (-1, 0))
+            if stretch.careful and position == stretch.entries[0].position and breaker.taken > taken:
+                outcomes[0] = Retry(_text(down), getattr(down, "after", None))  # it took other partitions' meanwhile
+                del self._suspects[who]
+            else:
+                self._failed(who, stretch, down)
+
+    def _failed(self, who: int, stretch: _Stretch, error: Exception) -> None:
+        reason = _text(error)
+        if self.breaker.state is BreakerState.CLOSED:
+            log.warning("%s: the target is down, and left alone for a while: %s", self._name, reason)
+        self.breaker.failed(self.monotonic(), stretch.epoch, reason, getattr(error, "after", None))
+        self._suspects[who] = stretch.entries[0].position, self.breaker.taken
+
+    async def _run(self, stretch: _Stretch, lines: list[list[list[int]]]) -> None:
+        if len(lines) == 1:
+            await self._follow(stretch, lines[0])
+            return
+        queue = deque(lines)
+
+        async def pull() -> None:
+            while queue and not stretch.stopped:
+                await self._follow(stretch, queue.popleft())
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(min(len(lines), max(self._limiter.limit, 1))):
+                group.create_task(pull())
+
+    async def _follow(self, stretch: _Stretch, lane: list[list[int]]) -> None:
+        """Make the calls of a lane, one after the other."""
+        entries, outcomes = stretch.entries, stretch.answers.outcomes
+        for number, places in enumerate(lane):
+            if stretch.stopped:
+                return
+            batch = [entries[place] for place in places] if len(places) < len(entries) else entries
+            found = await self._call(stretch, batch)
+            for place, outcome in zip(places, found, strict=True):
+                outcomes[place] = outcome
+            if number + 1 == len(lane):
+                return
+            if None in found:
+                return
+            if self._ordered and any(isinstance(x, Retry) or (self._hold and isinstance(x, Dead)) for x in found):
+                for place in (place for later in lane[number + 1 :] for place in later):
+                    outcomes[place] = BEHIND
+                return
+
+    async def _call(self, stretch: _Stretch, batch: Sequence[Entry]) -> Sequence[Outcome | None]:
+        """Call the sink once, within what may be on its way, and turn whatever happens into outcomes."""
+        count, size = len(batch), sum([entry.size for entry in batch])
+        await self._slots.acquire(count, size)
+        began = self.monotonic()
+        try:
+            return await self._write(stretch, batch, began)
+        finally:
+            self._slots.limit = self._limiter.limit
+            self._slots.release(count, size)
+
+    async def _write(self, stretch: _Stretch, batch: Sequence[Entry], began: float) -> Sequence[Outcome | None]:
+        sink, state = self.sink, stretch.state
+        nothing: list[Outcome | None] = [None] * len(batch)
+        try:
+            async with asyncio.timeout(SINK_DEADLINE):
+                if state is None:
+                    outcomes = await sink.write(batch)
+                else:
+                    assert isinstance(sink, StatefulSink)
+                    outcomes = await sink.write_with(batch, state)
+        except Fenced:
+            raise
+        except Exception as error:
+            verdict = Verdict.TARGET_DOWN if isinstance(error, TimeoutError) else sink.verdict(error)
+            if verdict is None:
+                log.exception("%s: an error that is not in the sink's table holds the partition", self._name)
+                return self._held(stretch, _text(error), nothing)
+            self._limiter.sample(self.monotonic() - began, self._slots.calls, ok=verdict is Verdict.DEAD)
+            if verdict is Verdict.TARGET_DOWN:
+                stretch.down = stretch.down or error
+                stretch.stopped = not stretch.careful
+                known = getattr(error, "outcomes", None)  # where it went down in the middle
+                return known if known is not None and len(known) == len(batch) else nothing
+            if verdict is Verdict.RETRY:
+                return [Retry(_text(error), getattr(error, "after", None))] * len(batch)
+            if len(batch) == 1:
+                return [Dead(_text(error))]
+            return await self._one_by_one(stretch, batch)
+        now = self.monotonic()
+        self._limiter.sample(now - began, self._slots.calls, ok=True)
+        self._metrics.took(*self._names, now - began)
+        if (wrong := _wrong(outcomes, len(batch))) is not None:
+            log.error("%s: %s; the partition is held", self._name, wrong)
+            return self._held(stretch, wrong, nothing)
+        if isinstance(state, _Overlay):
+            state.take(outcomes)
+        return outcomes
+
+    async def _one_by_one(self, stretch: _Stretch, batch: Sequence[Entry]) -> list[Outcome | None]:
+        """One of them is at fault: each is tried by itself, in order. What follows one that must wait is not tried."""
+        found: list[Outcome | None] = []
+        waiting: set[bytes] = set()
+        for entry in batch:
+            key = order_key(entry) if self._ordered else None
+            if stretch.stopped:
+                found.append(None)
+            elif key is not None and key in waiting:
+                found.append(BEHIND)
+            else:
+                (outcome,) = await self._write(stretch, [entry], self.monotonic())
+                found.append(outcome)
+                if key is not None and (
+                    outcome is None or isinstance(outcome, Retry) or (self._hold and isinstance(outcome, Dead))
+                ):
+                    waiting.add(key)
+        return found
+
+    def _held(self, stretch: _Stretch, reason: str, nothing: list[T]) -> list[T]:
+        stretch.answers.held = reason
+        stretch.stopped = True
+        return nothing
+
+    def _stage(self, sink: CheckpointSink, entries: Sequence[Entry], checkpoint: Checkpoint) -> list[Outcome | None]:
+        try:
+            outcomes = sink.stage(entries, checkpoint)
+        except Exception as error:
+            raise Held(f"{self._name}: {_text(error)}") from error
+        if (wrong := _wrong(outcomes, len(entries))) is not None:
+            raise Held(f"{self._name}: {wrong}")
+        return list(outcomes)
+
+    def _report(self, who: int) -> None:
+        """Name what is in work for too long."""
+        if (found := self.oldest(who)) is None:
+            return
+        seconds, entry = found
+        log.warning(
+            "%s-%d: the record at log position %d, with the key %r, is in work for %.0f s",
+            self._name, who, entry.position, entry.key, seconds,
+        )  # fmt: skip
+
+
+class _Overlay:
+    """A sink's table, with what the answered calls of a stretch change in it."""
+
+    __slots__ = ("_rows", "_table")
+
+    def __init__(self, table: State) -> None:
+        self._table = table
+        self._rows: dict[bytes, bytes | None] = {}
+
+    def get_many(self, keys: list[bytes]) -> list[bytes | None]:
+        rows = self._rows
+        found = self._table.get_many(keys)
+        if not rows:
+            return found
+        return [rows.get(key, value) for key, value in zip(keys, found, strict=True)]
+
+    def take(self, outcomes: Sequence[Outcome]) -> None:
+        for outcome in outcomes:
+            if isinstance(outcome, Applied) and outcome.rows:
+                self._rows.update(outcome.rows)
+
+
+def order_key(entry: Entry) -> bytes | None:
+    """What an entry has its order by: the record's key, which may be a ``partitionkey``; None is no order."""
+    return entry.key if entry.key is not None else entry.record.key
+
+
+def lanes(entries: Sequence[Entry], size: int, ordered: bool) -> list[list[list[int]]]:
+    """Which entries go in which calls, as their places.
+
+    Parameters
+    ----------
+    size
+        Entries that a call may have.
+    ordered
+        Whether the entries of a key must follow each other.
+
+    Returns
+    -------
+    list of lists of lists of int
+        Calls; those of one lane go one after the other, lanes at the same time.
+    """
+    if len(entries) <= size:
+        return [[list(range(len(entries)))]]
+    if not ordered:
+        return [[list(range(first, min(first + size, len(entries))))] for first in range(0, len(entries), size)]
+    runs: dict[bytes | int, list[int]] = {}
+    for place, entry in enumerate(entries):
+        key = order_key(entry)
+        runs.setdefault(place if key is None else key, []).append(place)
+    found: list[list[list[int]]] = []
+    filling: list[int] = []
+    for run in runs.values():
+        if len(run) >= size:
+            found.append([run[first : first + size] for first in range(0, len(run), size)])
+            continue
+        if len(filling) + len(run) > size:
+            found.append([sorted(filling)])
+            filling = []
+        filling += run
+    return [*found, [sorted(filling)]] if filling else found
+
+
+def _wrong(outcomes: object, count: int) -> str | None:
+    """What is wrong with a sink's answer."""
+    found = len(outcomes) if isinstance(outcomes, Sequence) else 0
+    if found == count and all(isinstance(outcome, Outcome) for outcome in outcomes):  # type: ignore[attr-defined]
+        return None
+    return f"the sink did not answer with one outcome for each of {count} entries, but with {found}"
+
+
+def _text(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"
