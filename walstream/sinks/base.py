@@ -163,6 +163,10 @@ class Sink(abc.ABC):
     #: may, a new owner that finds no sign of an orderly end waits one deadline before it writes.
     late_writes_harmless: ClassVar[bool] = False
 
+    #: Whether it tells old from new by effective time, and forgets a delete after `SinkContext.remember`: something
+    #: older might then bring back what was deleted, and is redriven only by who insists.
+    forgets_deletes: ClassVar[bool] = False
+
     #: Entries of one call, at most. A checkpoint may end between two calls.
     batch_size: ClassVar[int] = 500
 

@@ -74,6 +74,7 @@ class CassandraSink(Sink):
     Options = CassandraOptions
     needs_connection = True
     late_writes_harmless = True  # by its effective time, a late write changes nothing that is newer
+    forgets_deletes = True
     errors: ClassVar = {
         NoHostAvailable: TARGET_DOWN,
         ConnectionException: TARGET_DOWN,

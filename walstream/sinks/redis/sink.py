@@ -85,6 +85,7 @@ class RedisSink(Sink):
     Options = RedisOptions
     needs_connection = True
     late_writes_harmless = True  # by its effective time, a late write changes nothing that is newer
+    forgets_deletes = True
     errors: ClassVar = {
         exceptions.ConnectionError: TARGET_DOWN,  # also LOADING, and a password refused
         exceptions.TimeoutError: TARGET_DOWN,
