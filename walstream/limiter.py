@@ -4,6 +4,7 @@ After the Gradient2 limit of Netflix's concurrency-limits (github.com/Netflix/co
 how much longer calls take than usual, and otherwise grows by the queue that is allowed. There the usual time slowly
 follows the measured one, so that a queue that stays is in time what is usual, and the limit goes on growing. Here the
 usual time is measured anew now and then, at half of the limit; so it is the target's own, and not that of a queue.
+That holds for the queue of this worker; what many others cause at the same target looks as if the target were slow.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ TOLERANCE = 1.2  # a call may take that much longer than usual before the limit 
 SMOOTHING = 0.2  # how much of a new limit counts at a time
 STEEPEST = 0.5  # no new limit is less than that much of the old one, before smoothing
 FAILURE = 0.9  # what the limit is multiplied by where calls fail, once a window
-WINDOW = 10  # calls, at least, whose time is averaged; more of them where more go at the same time
-MEASURE_EVERY = 30  # windows between two measurements of the usual time
+WINDOW = 20  # calls, at least, whose time is averaged; more of them where more go at the same time
+MEASURE_EVERY, MEASURE_FOR = 50, 2  # windows between two measurements of the usual time, and of one
 MEASURE_AT = 0.5  # of the limit
 
 
@@ -41,7 +42,7 @@ class Gradient:
         self._usual: float | None = None  # s
         self._unmeasured = 0  # windows since it was measured
         self._measuring = False
-        self._leaving = 0  # calls that began before the limit was lowered for the measurement, and are left out
+        self._leaving = int(self._estimate)  # calls that are left out, before a measurement: those of another limit
         self.limit = int(self._estimate)
         self._clear()
 
@@ -70,7 +71,8 @@ class Gradient:
         if ok:
             self._answered += 1
             self._seconds += seconds
-        if self._ended >= max(WINDOW, self.limit):
+        windows = MEASURE_FOR if self._usual is None or self._measuring else 1
+        if self._ended >= windows * max(WINDOW, self.limit):
             self._window_is_over()
             self._clear()
             self._set_limit()

@@ -27,10 +27,16 @@ class Slots:
         self.calls = self.records = self.size = 0
         self._waiting: deque[tuple[asyncio.Future[None], int, int]] = deque()
 
+    @property
+    def limit(self) -> int:
+        """How many calls there may be; where there are more of them, none begins until enough have ended."""
+        return self._most_calls
+
+    @limit.setter
     def limit(self, calls: int) -> None:
-        """Change how many calls there may be; if there are more, none begins until enough have ended."""
-        self._most_calls = calls
-        self._give()
+        if calls != self._most_calls:
+            self._most_calls = calls
+            self._give()
 
     async def acquire(self, records: int, size: int) -> None:
         """Wait for a place, and take it; it is given back by `release` with the same numbers."""
