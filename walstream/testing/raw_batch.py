@@ -13,6 +13,7 @@ from aiokafka.protocol.produce import ProduceRequest
 from aiokafka.record.util import calc_crc32c
 from aiokafka.structs import TopicPartition
 
+from walstream.headers import Header
 from walstream.wire.batch import HEADER, LOG_APPEND_TIME, Batch
 from walstream.wire.plain import encode_block, encode_varint
 
@@ -59,6 +60,17 @@ def batches_of(records: Iterable[Any]) -> list[Batch]:
         )  # fmt: skip
         batches.append(Batch(raw))
     return batches
+
+
+def record_on_wire(
+    wire: Any, message: tuple[bytes | None, bytes | None, Sequence[Header]], *, offset: int = 0, timestamp: int = 1_000
+) -> Any:
+    """A record of key, value and headers, as a module of `walstream.wire` reads what it wrote."""
+    writer = wire.RecordWriter(1 << 30)
+    key, value, headers = message
+    writer.append(timestamp, key, value, list(headers))
+    data = writer.payload()
+    return next(iter(wire.RecordReader(data, 0, len(data), 1, offset, timestamp)))
 
 
 def seal(batch: bytes) -> bytes:
