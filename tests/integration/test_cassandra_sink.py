@@ -420,15 +420,15 @@ async def test_a_timeout_of_one_row_is_a_retry_and_of_all_the_target_down(
     opened: CassandraSink, table: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     timeout = WriteTimeout("timed out", write_type=WriteType.SIMPLE)
-    run = opened._requests.run
+    run = opened._writer._requests.run
     fail = {1}
 
     async def broken(statements: Any) -> Any:
         errors = await run(statements)
         return [timeout if i in fail else error for i, error in enumerate(errors)]
 
-    monkeypatch.setattr(opened._requests, "run", broken)
-    monkeypatch.setattr(opened, "_replicas", lambda key: None)  # each row travels alone
+    monkeypatch.setattr(opened._writer._requests, "run", broken)
+    monkeypatch.setattr(opened._writer, "_replicas", lambda key: None)  # each row travels alone
     rows = [put(table=table, key={"p": f"timeout-{i}", "c": 1}) for i in range(3)]
     first, second, third = await write(opened, *rows)
     assert first is third is APPLIED
@@ -442,17 +442,17 @@ async def test_a_call_that_is_given_up_leaves_nothing_behind(
     opened: CassandraSink, table: str, monkeypatch: Any
 ) -> None:
     assert await write(opened, put(table=table, key={"p": "before", "c": 1})) == [APPLIED]
-    monkeypatch.setattr(opened._requests, "_limit", 1)
+    monkeypatch.setattr(opened._writer._requests, "_limit", 1)
     rows = [log(i, put(table=table, key={"p": f"cancel-{i}", "c": 1})) for i in range(200)]
     call = asyncio.create_task(opened.write(rows))
     await asyncio.sleep(0)  # it runs until it waits for answers
-    assert opened._requests._waiting
+    assert opened._writer._requests._waiting
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
         await call
     assert await write(opened, put(table=table, key={"p": "after", "c": 1})) == [APPLIED]
-    assert opened._requests._in_flight == 0
-    assert not opened._requests._waiting
+    assert opened._writer._requests._in_flight == 0
+    assert not opened._writer._requests._waiting
 
 
 FLIGHTS = {

@@ -43,12 +43,9 @@ from walstream.mutation import Mutation, parse_mutation
 from walstream.namespace import Words, fault
 from walstream.sinks.base import APPLIED, DEAD, RETRY, TARGET_DOWN, Dead, Outcome, Retry, Sink, SinkContext
 from walstream.sinks.cassandra import provision, schema, session
-from walstream.sinks.cassandra.batches import Row, batches, statement
-from walstream.sinks.cassandra.requests import Requests
+from walstream.sinks.cassandra.batches import Row
 from walstream.sinks.cassandra.statements import BadMutation, Statements
-
-# Requests on their way at a time; a few for each of Cassandra's 32 or more writing threads.
-IN_FLIGHT = 256
+from walstream.sinks.cassandra.writer import Writer
 
 Consistency = Literal["ONE", "TWO", "THREE", "QUORUM", "ALL", "LOCAL_ONE", "LOCAL_QUORUM", "EACH_QUORUM"]
 
@@ -94,13 +91,13 @@ class CassandraSink(Sink):
     def __init__(self, context: SinkContext) -> None:
         super().__init__(context)
         self._session: Any = None
-        self._requests: Requests
+        self._writer: Writer
         self._tables: dict[str, tuple[object, Statements]] = {}
         self._reading = asyncio.Lock()
 
     async def open(self) -> None:
         self._session = await asyncio.to_thread(session.connect, self.context.connection, self.options.consistency)
-        self._requests = Requests(self._session, IN_FLIGHT)
+        self._writer = Writer(self._session, self.options.keyspace, self.verdict)
         if self.options.table is not None:
             await self._statements(self.options.table)
 
@@ -184,26 +181,7 @@ class CassandraSink(Sink):
                 rows.append(Row(i, name, len(entry.value or b""), *table.bind(mutation, entry.time)))
             except BadMutation as bad:
                 failed[i] = bad
-        groups = batches(rows, self._replicas)
-        alone: list[Row] = []
-        for group, error in zip(groups, await self._run(groups), strict=True):
-            if error is None:
-                continue
-            if len(group) > 1 and self.verdict(error) is not TARGET_DOWN:
-                alone.extend(group)  # one row's fault must not be the others'
-            else:
-                failed |= {row.entry: error for row in group}
-        for row, error in zip(alone, await self._run([[row] for row in alone]), strict=True):
-            if error is not None:
-                failed[row.entry] = error
-        return failed
-
-    async def _run(self, groups: Sequence[Sequence[Row]]) -> list[Exception | None]:
-        return await self._requests.run([statement(group) for group in groups])
-
-    def _replicas(self, key: bytes) -> frozenset[int] | None:
-        """The nodes that keep a partition, each by its object in the driver's map of the cluster."""
-        return frozenset(map(id, self._session.cluster.metadata.get_replicas(self.options.keyspace, key))) or None
+        return failed | await self._writer.write(rows)
 
     async def _statements(self, name: str) -> Statements | BadMutation:
         """The statements of a table, or why there can be none."""

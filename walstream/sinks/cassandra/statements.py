@@ -22,6 +22,73 @@ class BadMutation(ValueError):
     """A mutation that the table cannot take, as far as we know its schema."""
 
 
+class Columns:
+    """A table's columns, and what makes their bytes of a mutation's values.
+
+    Parameters
+    ----------
+    types
+        The driver's class of each column's type, in the order of `table.columns`: the server's own answer, which names
+        a type with everything inside it, user-defined types too.
+    """
+
+    def __init__(self, table: schema.Table, types: Sequence[Any]) -> None:
+        self.table = table
+        encoders: list[Encode] = [encoder(kind) for kind in types]
+        self._columns = {column: (i, encoders[i]) for i, column in enumerate(table.columns)}
+        self._key = [(column, self._columns.pop(column)[1]) for column in table.key]
+
+    def key(self, mutation: Mutation) -> list[bytes]:
+        """The primary key's values.
+
+        Raises
+        ------
+        BadMutation
+            The mutation has other key columns, or one cannot hold its value.
+        """
+        columns, column = mutation.key, ""
+        key = []
+        try:
+            for column, encode in self._key:
+                value = columns.get(column)
+                if value is None:
+                    raise BadMutation(f"column {column} of the primary key is missing or null")
+                key.append(encode(value))
+        except BadValue as error:
+            raise self._bad_value(column, error) from None
+        if len(columns) > len(key):
+            names = ", ".join(sorted(columns.keys() - set(self.table.key)))
+            raise BadMutation(f"not in the primary key of {self.table}: {names}")
+        return key
+
+    def fill(self, mutation: Mutation, values: list[Any]) -> None:
+        """Put the values of a mutation's other columns, None for null, where they stand in the order of the table.
+
+        Raises
+        ------
+        BadMutation
+            The table has no such column, or the column cannot hold the value.
+        """
+        column = ""
+        try:
+            for column, value in mutation.set.items():
+                known = self._columns.get(column)
+                if known is None:
+                    raise BadMutation(self._no_column(column))
+                index, encode = known
+                values[index] = None if value is None else encode(value)
+        except BadValue as error:
+            raise self._bad_value(column, error) from None
+
+    def _bad_value(self, column: str, error: BadValue) -> BadMutation:
+        return BadMutation(f"column {column} ({self.table.columns[column]}): {error}")
+
+    def _no_column(self, column: str) -> str:
+        if column in self.table.key:
+            return f"column {column} is in the primary key; it belongs in `key`, not in `set`"
+        return f"{self.table} has no column {column}"
+
+
 class Statements:
     """What writes to one table, as its schema was when this was made.
 
@@ -39,17 +106,14 @@ class Statements:
         name = f"{schema.quote(table.keyspace)}.{schema.quote(table.name)}"
         columns = [schema.quote(column) for column in table.columns]
         where = " AND ".join(f"{schema.quote(column)} = ?" for column in table.key)
-        self._insert = session.prepare(
+        self.insert = session.prepare(
             f"INSERT INTO {name} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))}) USING TIMESTAMP ?"
         )
-        self._delete = session.prepare(f"DELETE FROM {name} USING TIMESTAMP ? WHERE {where}")
-        self._insert.is_idempotent = self._delete.is_idempotent = True
-        # The server's answer names each column's type with everything inside it, user-defined types too.
-        encoders: list[Encode] = [encoder(column.type) for column in self._insert.column_metadata[:-1]]
-        self._columns = {column: (i, encoders[i]) for i, column in enumerate(table.columns)}
-        self._key = [(column, self._columns.pop(column)[1]) for column in table.key]
+        self.delete = session.prepare(f"DELETE FROM {name} USING TIMESTAMP ? WHERE {where}")
+        self.insert.is_idempotent = self.delete.is_idempotent = True
+        self.columns = Columns(table, [column.type for column in self.insert.column_metadata[:-1]])
         self._partition = len(table.partition)
-        self._unset = [UNSET_VALUE] * len(self._columns)
+        self._unset = [UNSET_VALUE] * (len(table.columns) - len(table.key))
 
     def bind(self, mutation: Mutation, time: int) -> Bound:
         """Make what is to be executed for a mutation.
@@ -64,36 +128,18 @@ class Statements:
         BadMutation
             Where the table has no such column, or the column cannot hold the value.
         """
-        columns, column = mutation.key, ""
-        try:
-            key = []
-            for column, encode in self._key:
-                value = columns.get(column)
-                if value is None:
-                    raise BadMutation(f"column {column} of the primary key is missing or null")
-                key.append(encode(value))
-            if len(columns) > len(key):
-                names = ", ".join(sorted(columns.keys() - set(self.table.key)))
-                raise BadMutation(f"not in the primary key of {self.table}: {names}")
-            routing_key = key[0] if self._partition == 1 else _composite(key[: self._partition])
-            if mutation.op == "delete":
-                return self._delete, [int64(time), *key], routing_key
-            values = key + self._unset
-            for column, value in mutation.set.items():
-                known = self._columns.get(column)
-                if known is None:
-                    raise BadMutation(self._no_column(column))
-                index, encode = known
-                values[index] = None if value is None else encode(value)
-        except BadValue as error:
-            raise BadMutation(f"column {column} ({self.table.columns[column]}): {error}") from None
+        key = self.columns.key(mutation)
+        routing_key = self.routing_key(key)
+        if mutation.op == "delete":
+            return self.delete, [int64(time), *key], routing_key
+        values = key + self._unset
+        self.columns.fill(mutation, values)
         values.append(int64(time))
-        return self._insert, values, routing_key
+        return self.insert, values, routing_key
 
-    def _no_column(self, column: str) -> str:
-        if column in self.table.key:
-            return f"column {column} is in the primary key; it belongs in `key`, not in `set`"
-        return f"{self.table} has no column {column}"
+    def routing_key(self, key: Sequence[bytes]) -> bytes:
+        """The bytes of the partition key, of those of the primary key."""
+        return key[0] if self._partition == 1 else _composite(key[: self._partition])
 
 
 def _composite(parts: Sequence[bytes]) -> bytes:
