@@ -8,6 +8,7 @@ import re
 import ssl
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -20,9 +21,8 @@ from aiohttp.test_utils import TestServer
 from walstream.connections import HttpConnection
 from walstream.entry import Entry
 from walstream.local.certificates import make_certificates
-from walstream.sinks.base import APPLIED, SKIPPED, TARGET_DOWN, Applied, Dead, Retry, Sink, SinkContext
+from walstream.sinks.base import APPLIED, SKIPPED, TARGET_DOWN, Applied, Dead, Retry, Sink, SinkContext, TargetDown
 from walstream.sinks.http import HttpOptions, HttpSink, sink
-from walstream.sinks.http.answer import Unavailable
 from walstream.testing.conformance import SinkConformance, entry
 from walstream.testing.proxy import Direction, Proxy
 
@@ -239,6 +239,38 @@ async def test_what_follows_a_retry_is_not_sent_and_other_keys_are(
     assert Counter(application.keys) == {"a": 2, "b": 2, "c": 1}
 
 
+@pytest.mark.parametrize("hold", [False, True])
+async def test_what_follows_a_dead_one_is_not_sent_where_it_holds_its_key(
+    application: Application, server: TestServer, make: MakeSink, hold: bool
+) -> None:
+    opened = await make(server)
+    opened.context = replace(opened.context, hold=hold)
+    application.answers = {"a": [web.Response(), web.Response(status=400)]}
+    outcomes = await opened.write([put(i, key) for i, key in enumerate("aaab")])
+    third = Retry if hold else Applied
+    assert [type(outcome) for outcome in outcomes] == [Applied, Dead, third, Applied]
+    assert Counter(application.keys) == {"a": 2 if hold else 3, "b": 1}
+
+
+@pytest.mark.parametrize("status", [502, 504])
+async def test_what_a_gateway_says_of_one_request_and_of_all(make: MakeSink, status: int) -> None:
+    others = 0
+
+    async def handler(request: web.Request) -> web.Response:
+        if request.headers["walstream-key"] != "a":
+            return web.Response()
+        await until(lambda: opened._answers >= others)
+        return web.Response(status=status, headers={"Retry-After": "4"})
+
+    async with serving(handler) as server:
+        opened = await make(server)
+        with pytest.raises(TargetDown) as caught:
+            await opened.write([put(0, "a")])
+        assert caught.value.after == 4.0
+        others = 1
+        assert await opened.write([put(1, "a"), put(2, "b")]) == [Retry(f"HTTP {status}", 4.0), APPLIED]
+
+
 async def test_keys_go_in_order_and_at_the_same_time(
     application: Application, server: TestServer, make: MakeSink
 ) -> None:
@@ -266,7 +298,7 @@ async def test_a_target_that_says_that_it_is_down_is_left_alone(
 ) -> None:
     opened = await make(server, connections=4)
     application.answers = {f"k{i}": [web.Response(status=503, headers={"Retry-After": "9"})] for i in range(100)}
-    with pytest.raises(Unavailable) as caught:
+    with pytest.raises(TargetDown) as caught:
         await opened.write([put(i, f"k{i}") for i in range(100)])
     assert caught.value.after == 9.0
     assert opened.verdict(caught.value) is TARGET_DOWN
@@ -278,15 +310,17 @@ async def test_what_was_applied_counts_though_the_target_goes_down(
 ) -> None:
     opened = await make(server, connections=1)
     application.answers = {"b": [web.Response(status=503, text="bye", headers={"Retry-After": "9"})]}
-    down = Retry("HTTP 503: bye", 9.0)
-    assert await opened.write([put(i, key) for i, key in enumerate("abc")]) == [APPLIED, down, down]
+    with pytest.raises(TargetDown, match="HTTP 503: bye") as caught:
+        await opened.write([put(i, key) for i, key in enumerate("abc")])
+    assert caught.value.outcomes == [APPLIED, None, None]
+    assert caught.value.after == 9.0
     assert application.keys == ["a", "b"]
 
 
 async def test_a_redirect_is_not_followed(application: Application, server: TestServer, make: MakeSink) -> None:
     opened = await make(server)
     application.answers = {"a": [web.Response(status=307, headers={"Location": "/there"})]}
-    with pytest.raises(Unavailable, match="/there"):
+    with pytest.raises(TargetDown, match="/there"):
         await opened.write([put(0, "a")])
     assert len(application.requests) == 1
 
@@ -299,7 +333,7 @@ async def test_a_new_token_is_read_when_the_old_one_is_refused(make: MakeSink, t
     token.write_text("old")
     async with serving(doorman) as server:
         opened = await make(server, connection={"token": {"file": str(token)}})
-        with pytest.raises(Unavailable, match="credentials"):
+        with pytest.raises(TargetDown, match="credentials"):
             await opened.write([put(0, "a")])
         token.write_text("new")
         assert await opened.write([put(0, "a")]) == [APPLIED]

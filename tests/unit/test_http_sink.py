@@ -17,9 +17,9 @@ from walstream.entry import Entry
 from walstream.errors import ConfigurationError, RecordRefused
 from walstream.headers import Header
 from walstream.identity import identity
-from walstream.sinks.base import APPLIED, SKIPPED, Dead, Retry, SinkContext
+from walstream.sinks.base import APPLIED, SKIPPED, Dead, Retry, SinkContext, TargetDown
 from walstream.sinks.http import HttpOptions, HttpSink
-from walstream.sinks.http.answer import EXCERPT, Answer, Unavailable, outcome, retry_after
+from walstream.sinks.http.answer import EXCERPT, Answer, outcome, retry_after
 from walstream.sinks.http.message import message, percent_encoded
 from walstream.testing.conformance import entry
 
@@ -131,18 +131,20 @@ def answer(status: int, body: bytes = b"", **headers: str) -> Answer:
 def judge(given: Answer, *, conflict_skips: bool = False) -> Any:
     try:
         return outcome(given, NOW, conflict_skips=conflict_skips)
-    except Unavailable as error:
+    except TargetDown as error:
         return error
 
 
 def test_statuses() -> None:
     kinds = {status: type(judge(answer(status))).__name__.lower() for status in range(200, 600)}
-    retried = {408, 409, 423, 425, 429, *range(500, 600)} - {503}
+    unreached = {502, 504}
+    retried = {408, 409, 423, 425, 429, *range(500, 600)} - {503} - unreached
     down = {401, 407, 503, *range(300, 400)}
     assert {status for status, kind in kinds.items() if kind == "applied"} == set(range(200, 300)) - {208}
     assert {status for status, kind in kinds.items() if kind == "skipped"} == {208}
     assert {status for status, kind in kinds.items() if kind == "retry"} == retried
-    assert {status for status, kind in kinds.items() if kind == "unavailable"} == down
+    assert {status for status, kind in kinds.items() if kind == "targetdown"} == down
+    assert {status for status, kind in kinds.items() if kind == "unreached"} == unreached
     assert {status for status, kind in kinds.items() if kind == "dead"} == set(range(400, 500)) - retried - down
     assert judge(answer(409), conflict_skips=True) is SKIPPED
     assert judge(answer(200)) is APPLIED
@@ -160,6 +162,7 @@ def test_retry_after() -> None:
     assert judge(answer(429, Retry_After="7")) == Retry("HTTP 429", 7.0)
     assert judge(answer(503, Retry_After="120")).after == 120.0
     assert judge(answer(503)).after is None
+    assert judge(answer(502, Retry_After="3")).after == 3.0
     date = "Sun, 01 Mar 2026 06:00:30 GMT"
     assert retry_after({"Retry-After": date}, NOW) == 30.0
     # The application's clock is half an hour behind ours.

@@ -2,7 +2,7 @@
 
 A sink answers for every entry: `APPLIED`, `SKIPPED` (already there), `Retry`, or `Dead`. An exception is looked up in
 the sink's table of errors; one that is not in the table holds the partition and is reported, and never counts as
-applied.
+applied. An exception that has an attribute `after` says for how many seconds the target wants to be left alone.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict
 
 from walstream.changes import Change
 from walstream.entry import Entry
-from walstream.errors import ConfigurationError
+from walstream.errors import ConfigurationError, SinkError
 from walstream.headers import Header
 from walstream.units import DAY, HOUR
 from walstream.wire import Record
@@ -83,6 +83,27 @@ class Dead:
 
 Outcome = Applied | Skipped | Retry | Dead
 APPLIED, SKIPPED = Applied(), Skipped()
+
+
+class TargetDown(SinkError):
+    """Nothing is taken now, whatever it is: of every sink this means `TARGET_DOWN`.
+
+    Parameters
+    ----------
+    reason
+        What the target said.
+    after
+        Seconds that it asks to be left alone, if it does.
+    outcomes
+        Where it went down in the middle of a batch: what became of each entry, None of those that are to come again
+        because of it. They count as not tried.
+    """
+
+    def __init__(
+        self, reason: str, after: float | None = None, outcomes: Sequence[Outcome | None] | None = None
+    ) -> None:
+        self.after, self.outcomes = after, outcomes
+        super().__init__(reason)
 
 
 class Staging(Protocol):
@@ -192,6 +213,8 @@ class Sink(abc.ABC):
 
     def verdict(self, error: BaseException) -> Verdict | None:
         """What the table of errors says of an error: the entry of its most specific class, or None."""
+        if isinstance(error, TargetDown):
+            return TARGET_DOWN
         return next((self.errors[kind] for kind in type(error).__mro__ if kind in self.errors), None)
 
     async def open(self) -> None:  # noqa: B027 - a sink that needs no connection need not say so

@@ -9,13 +9,15 @@ other 2xx                           applied
                                     skipped, where the target says ``conflict: skip``
 408, 423, 425, 429                  tried again
 503                                 the target is down
+502, 504                            the target is down where the application answered nothing else meanwhile; else
+                                    tried again: a gateway says that it is not there, or does not answer
 other 5xx                           tried again
 401, 407                            the target is down: it does not take our credentials
 3xx                                 the target is down: it is somewhere else
 other 4xx                           dead
 =================================== ===================================================================================
 
-``Retry-After`` is honoured with each that is tried again, and with 503.
+``Retry-After`` is honoured with each that is tried again, and with 502, 503 and 504.
 """
 
 from __future__ import annotations
@@ -26,31 +28,19 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import NamedTuple
 
-from walstream.errors import SinkError
-from walstream.sinks.base import APPLIED, SKIPPED, Dead, Outcome, Retry
+from walstream.sinks.base import APPLIED, SKIPPED, Dead, Outcome, Retry, TargetDown
 
 EXCERPT = 300
 """Characters of an answer's body that a reason quotes."""
 
 _RETRIED = frozenset({408, 423, 425, 429})
 _REFUSED = frozenset({401, 407})
+_GATEWAY = frozenset({502, 504})
 _SECONDS = re.compile(r"[0-9]{1,9}")
 
 
-class Unavailable(SinkError):
-    """The application answers, but takes nothing.
-
-    Parameters
-    ----------
-    reason
-        What it said.
-    after
-        Seconds that it asks us to wait, if it does.
-    """
-
-    def __init__(self, reason: str, after: float | None = None) -> None:
-        self.after = after
-        super().__init__(reason)
+class Unreached(TargetDown):
+    """A gateway says that it has no answer of the application: of this request, or of any."""
 
 
 class Answer(NamedTuple):
@@ -81,8 +71,8 @@ def outcome(answer: Answer, now: datetime, *, conflict_skips: bool) -> Outcome:
 
     Raises
     ------
-    Unavailable
-        It says something about the whole target.
+    TargetDown
+        It says something about the whole target; `Unreached`, if others are answered, about this entry only.
     """
     status = answer.status
     if status == 208 or (status == 409 and conflict_skips):
@@ -93,12 +83,14 @@ def outcome(answer: Answer, now: datetime, *, conflict_skips: bool) -> Outcome:
     if excerpt := " ".join(answer.body.decode(errors="replace").split())[:EXCERPT]:
         reason += f": {excerpt}"
     if status == 503:
-        raise Unavailable(reason, retry_after(answer.headers, now))
+        raise TargetDown(reason, retry_after(answer.headers, now))
+    if status in _GATEWAY:
+        raise Unreached(reason, retry_after(answer.headers, now))
     if status in _REFUSED:
-        raise Unavailable(f"the credentials of the connection are not taken: {reason}")
+        raise TargetDown(f"the credentials of the connection are not taken: {reason}")
     if 300 <= status < 400:
         where = answer.headers.get("Location", "another place")
-        raise Unavailable(f"HTTP {status}: it is at {where[:EXCERPT]}; correct the url or the path")
+        raise TargetDown(f"HTTP {status}: it is at {where[:EXCERPT]}; correct the url or the path")
     if status >= 500 or status == 409 or status in _RETRIED:
         return Retry(reason, retry_after(answer.headers, now))
     return Dead(reason)

@@ -5,13 +5,14 @@ What becomes of an error (`HttpSink.errors`; `answer` has the table of statuses)
 ================================================================== ====================================================
 what happens                                                       So
 ================================================================== ====================================================
-no address, no connection, TLS fails                               The target is down where it took nothing else of the
-                                                                   batch; else these entries are tried again.
+no address, no connection, TLS fails                               The target is down.
 a connection breaks, no answer in time                             These entries are tried again where the application
-                                                                   answered others meanwhile; else as above.
+                                                                   answered others meanwhile; else the target is down.
 the answer breaks off behind its status                            The status counts.
-what comes back is no HTTP                                         As where there is no connection.
+what comes back is no HTTP                                         As where a connection breaks.
 ================================================================== ====================================================
+
+Where the target goes down in the middle of a batch, what was answered counts (`TargetDown.outcomes`).
 """
 
 from __future__ import annotations
@@ -29,10 +30,10 @@ from pydantic import Field, field_validator
 from yarl import URL
 
 from walstream.entry import Entry
-from walstream.errors import RecordRefused, SinkError
+from walstream.errors import RecordRefused
 from walstream.namespace import Words
-from walstream.sinks.base import TARGET_DOWN, Dead, Outcome, Retry, Sink, SinkContext
-from walstream.sinks.http.answer import Answer, Unavailable, outcome
+from walstream.sinks.base import TARGET_DOWN, Dead, Outcome, Retry, Sink, SinkContext, TargetDown, Verdict
+from walstream.sinks.http.answer import Answer, Unreached, outcome
 from walstream.sinks.http.message import Message, message
 from walstream.units import SECOND, Duration
 
@@ -104,7 +105,6 @@ class HttpSink(Sink):
     errors: ClassVar = {
         aiohttp.ClientError: TARGET_DOWN,
         TimeoutError: TARGET_DOWN,
-        SinkError: TARGET_DOWN,
     }
 
     def __init__(self, context: SinkContext) -> None:
@@ -149,10 +149,14 @@ class HttpSink(Sink):
         async with asyncio.TaskGroup() as group:
             for _ in range(min(len(call.runs), self.options.connections)):
                 group.create_task(self._work(call))
-        if call.down is not None and (not call.answered or self.verdict(call.down) is None):
-            raise call.down
-        rest = _again(call.down) if call.down is not None else Retry("there was no time to send it")
-        return [call.outcomes.get(i, rest) for i in range(len(batch))]
+        down = call.down
+        if down is None:
+            late = Retry("there was no time to send it")
+            return [call.outcomes.get(i, late) for i in range(len(batch))]
+        if self.verdict(down) is not Verdict.TARGET_DOWN or not call.answered:
+            raise down
+        known = [call.outcomes.get(i) for i in range(len(batch))]
+        raise TargetDown(_reason(down), getattr(down, "after", None), known) from down
 
     def _call(self, batch: Sequence[Entry]) -> _Call:
         call = _Call(batch, {}, deque(), asyncio.get_running_loop().time() + CALL_S - self._timeout)
@@ -184,8 +188,9 @@ class HttpSink(Sink):
                         return
                 call.outcomes[i] = found
                 call.answered = True
-                if isinstance(found, Retry):
-                    behind = Retry(f"it follows one of its key that is tried again: {found.reason}", found.after)
+                if isinstance(found, Retry) or (self.context.hold and isinstance(found, Dead)):
+                    after = found.after if isinstance(found, Retry) else None
+                    behind = Retry(f"it follows one of its key that has to wait: {found.reason}", after)
                     call.outcomes.update(dict.fromkeys(run[n + 1 :], behind))
                     break
 
@@ -194,7 +199,7 @@ class HttpSink(Sink):
 
         Raises
         ------
-        aiohttp.ClientError, TimeoutError, Unavailable
+        aiohttp.ClientError, TimeoutError, TargetDown
             The target may be down.
         """
         answers = self._answers
@@ -208,7 +213,11 @@ class HttpSink(Sink):
             return _again(error)  # it answers others: this is about the one request
         try:
             found = outcome(answer, datetime.now(UTC), conflict_skips=self.options.conflict == "skip")
-        except Unavailable:
+        except Unreached as error:
+            if self._answers == answers:
+                raise
+            return _again(error)
+        except TargetDown:
             self._refused |= answer.status in (401, 407)
             raise
         self._answers += 1
@@ -259,8 +268,11 @@ class TimedHttpSink(HttpSink):
 
 
 def _again(error: Exception) -> Retry:
-    reason = str(error) if isinstance(error, Unavailable) else f"{type(error).__name__}: {error}"
-    return Retry(reason, getattr(error, "after", None))
+    return Retry(_reason(error), getattr(error, "after", None))
+
+
+def _reason(error: Exception) -> str:
+    return str(error) if isinstance(error, TargetDown) else f"{type(error).__name__}: {error}"
 
 
 async def _beginning(stream: Any) -> bytes:

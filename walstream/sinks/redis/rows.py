@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from binascii import crc_hqx
 from functools import cache
-from typing import Any
-
-import orjson
 
 from walstream.entry import Entry
 from walstream.errors import RecordRefused
-from walstream.mutation import TYPE as MUTATION_TYPE
-from walstream.mutation import KeyTemplate, parse_mutation, to_json
 from walstream.sinks.redis.script import COLUMNS_MAX, time_text
+from walstream.sinks.rows import RowReader
 
 PREFIX = b"walstream:"
 """What the keys of marks begin with."""
@@ -21,27 +17,19 @@ PREFIX = b"walstream:"
 SLOTS = 16_384
 
 
-class Rows:
-    """How a target's mutations are keys and values.
+class Rows(RowReader):
+    """How a target's mutations are called.
 
     Parameters
     ----------
-    key
-        Template of the row's key.
-    value
-        ``json``, ``hash``, or the column whose value is the key's.
-    table
-        The only table that mutations may name, or None.
+    key, value, table
+        As of `RowReader`.
     remember
         How long (ms) the marks of a row that is deleted are kept.
     """
 
     def __init__(self, key: str, value: str, table: str | None, remember: int) -> None:
-        self._template = KeyTemplate(key)
-        self._columns = frozenset(self._template.columns)
-        self._form = value if value in ("json", "hash") else "column"
-        self._column = value
-        self._table = table
+        super().__init__(key, value, table)
         self._remember = b"%d" % remember
 
     def arguments(self, entry: Entry) -> list[bytes] | None:
@@ -52,44 +40,18 @@ class Rows:
         RecordRefused
             The entry is no mutation, or not one that this target can take.
         """
-        if entry.type != MUTATION_TYPE:
-            raise RecordRefused("no-mutation", f"its type is {entry.type}, and this sink understands {MUTATION_TYPE}")
-        mutation = parse_mutation(entry.payload)
-        named = mutation.table
-        if self._table is not None and named is not None and named != self._table:
-            raise RecordRefused(
-                "wrong-table", f"the mutation is for the table {named}, and the target is for {self._table}"
-            )
-        key = self._template.render(mutation.key)
-        if len(mutation.key) > len(self._columns):
-            more = ", ".join(sorted(mutation.key.keys() - self._columns))
-            raise RecordRefused(
-                "bad-key", f"not in {self._template.template}: {more}; rows that differ in it would be one key of Redis"
-            )
-        arguments = [key, marks_key(key), self._form.encode(), mutation.op.encode(), time_text(entry.time)]
-        arguments.append(self._remember)
-        if mutation.op == "delete":
-            return arguments
-        columns = mutation.key | mutation.set
-        if len(columns) > COLUMNS_MAX:
-            raise RecordRefused("bad-mutation", f"it has {len(columns)} columns, and this sink takes {COLUMNS_MAX}")
-        if self._form == "json":
-            for name, value in columns.items():
-                arguments += (orjson.dumps(name), b"" if value is None else b"=" + to_json(value))
-        elif self._form == "hash":
-            for name, value in columns.items():
-                arguments += (name.encode(), _text(value))
-        elif self._column in columns:
-            arguments += (self._column.encode(), _text(columns[self._column]))
-        else:
+        write = self.read(entry)
+        if write is None:
             return None
+        if len(write.columns) > COLUMNS_MAX:
+            raise RecordRefused(
+                "bad-mutation", f"it has {len(write.columns)} columns, and this sink takes {COLUMNS_MAX}"
+            )
+        arguments = [write.key, marks_key(write.key), self.form.encode(), write.op.encode(), time_text(write.time)]
+        arguments.append(self._remember)
+        for column in write.columns:
+            arguments += column
         return arguments
-
-
-def _text(value: Any) -> bytes:
-    if value is None:
-        return b""
-    return b"=" + (value.encode() if isinstance(value, str) else to_json(value))
 
 
 def marks_key(key: bytes) -> bytes:

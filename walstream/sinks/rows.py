@@ -1,0 +1,99 @@
+"""Mutation -> the key and the texts of its row, for stores that keep a row under one key."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NamedTuple
+
+import orjson
+
+from walstream.entry import Entry
+from walstream.errors import RecordRefused
+from walstream.mutation import TYPE as MUTATION_TYPE
+from walstream.mutation import KeyTemplate, parse_mutation, to_json
+
+
+class RowWrite(NamedTuple):
+    """What a mutation does to the row of a key.
+
+    Parameters
+    ----------
+    key
+        The row's key at the store.
+    time
+        The effective time (µs).
+    columns
+        Of a put: name and text of each column. A text is nothing where the column is null, else it begins with ``=``.
+        Of the form ``json`` the names are JSON strings.
+    """
+
+    key: bytes
+    op: Literal["put", "delete"]
+    time: int
+    columns: list[tuple[bytes, bytes]]
+
+
+class RowReader:
+    """How a target's mutations are keys and values.
+
+    Parameters
+    ----------
+    key
+        Template of the row's key.
+    value
+        ``json``, ``hash``, or the column whose value is the key's.
+    table
+        The only table that mutations may name, or None.
+    """
+
+    def __init__(self, key: str, value: str, table: str | None) -> None:
+        self._template = KeyTemplate(key)
+        self._columns = frozenset(self._template.columns)
+        self.form: Literal["json", "hash", "column"]
+        self.form = "json" if value == "json" else "hash" if value == "hash" else "column"
+        self._column = value
+        self._table = table
+
+    def read(self, entry: Entry) -> RowWrite | None:
+        """What the entry does, or None where it changes nothing of what is kept.
+
+        Raises
+        ------
+        RecordRefused
+            The entry is no mutation, or not one that this target can take.
+        """
+        if entry.type != MUTATION_TYPE:
+            raise RecordRefused("no-mutation", f"its type is {entry.type}, and this sink understands {MUTATION_TYPE}")
+        mutation = parse_mutation(entry.payload)
+        named = mutation.table
+        if self._table is not None and named is not None and named != self._table:
+            raise RecordRefused(
+                "wrong-table", f"the mutation is for the table {named}, and the target is for {self._table}"
+            )
+        key = self._template.render(mutation.key)
+        if len(mutation.key) > len(self._columns):
+            more = ", ".join(sorted(mutation.key.keys() - self._columns))
+            raise RecordRefused(
+                "bad-key", f"not in {self._template.template}: {more}; rows that differ in it would have one key"
+            )
+        if mutation.op == "delete":
+            return RowWrite(key, "delete", entry.time, [])
+        columns = mutation.key | mutation.set
+        if self.form == "column":
+            if self._column not in columns:
+                return None
+            columns = {self._column: columns[self._column]}
+        if self.form == "json":
+            texts = [(orjson.dumps(name), _json_text(value)) for name, value in columns.items()]
+        else:
+            texts = [(name.encode(), _text(value)) for name, value in columns.items()]
+        return RowWrite(key, "put", entry.time, texts)
+
+
+def _json_text(value: Any) -> bytes:
+    return b"" if value is None else b"=" + to_json(value)
+
+
+def _text(value: Any) -> bytes:
+    if value is None:
+        return b""
+    return b"=" + (value.encode() if isinstance(value, str) else to_json(value))
