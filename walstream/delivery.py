@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 import time
 from collections import Counter
@@ -191,9 +192,9 @@ class DeliveryProcessor:
         now, here = self._clock.now(), self._monotonic()
         times = []
         if (news := self._news_at()) is not None:
-            times.append(now + int((news - here) * 1e6))
+            times.append(now + math.ceil((news - here) * 1e6))
         if self._paused is None:
-            free = now + int((self._free_at - here) * 1e6) if self._free_at > here else now
+            free = now + math.ceil((self._free_at - here) * 1e6) if self._free_at > here else now
             due = self._parking.next_due()
             if due is not None:
                 times.append(max(due, free))
@@ -391,6 +392,8 @@ class DeliveryProcessor:
             self._free_at = self._monotonic() + self._patience.next()
         elif entries:
             self._patience = Backoff(self._retry)
+        if self._ordered and self._retry.attempts == 1:
+            _doubt(entries, answers.outcomes)
         for kind, number in Counter(map(type, answers.outcomes)).items():
             if kind is not type(None):
                 self._metrics.count(self._namespace.name, self._target, kind.__name__.lower(), number)
@@ -527,23 +530,36 @@ class DeliveryProcessor:
         return None if not times else max(min(times), self._monotonic() - NEWS)
 
     def _tell_news(self, checkpoint: Checkpoint) -> None:
-        breaker, now = self._dispatcher.breaker, _now()
+        breaker, now, here = self._dispatcher.breaker, _now(), self._monotonic()
         table = checkpoint.table(self._marks)
         is_down = breaker.state is not BreakerState.CLOSED
-        if is_down and not self._said_down and self._monotonic() >= breaker.since + NEWS:
-            since = now - int((self._monotonic() - breaker.since) * 1000)
+        if is_down and not self._said_down and here >= breaker.since + NEWS:
+            since = now - int((here - breaker.since) * 1000)
             table.put(marks.DOWN, marks.encode(Halted(since, breaker.reason)), now)
             self._said_down = True
         elif self._said_down and not is_down:
             table.delete(marks.DOWN, now)
             self._said_down = False
+        if here >= self._said_at + NEWS and (counts := self._counts()) != self._said:
+            table.put(marks.COUNTS, marks.encode(counts), now)
+            self._said, self._said_at = counts, here
 
     def finish(self, checkpoint: Checkpoint) -> None:
-        now = _now()
-        self._parking.finish(checkpoint, now)
-        if self._monotonic() >= self._said_at + NEWS and (counts := self._counts()) != self._said:
-            checkpoint.table(self._marks).put(marks.COUNTS, marks.encode(counts), now)
-            self._said, self._said_at = counts, self._monotonic()
+        self._parking.finish(checkpoint, _now())
+        self._tell_news(checkpoint)
+
+
+def _doubt(entries: Sequence[Entry], outcomes: list[Outcome | None]) -> None:
+    """Take what follows one of its key that is to be tried again for not tried: a sink may have left it out.
+
+    Else, where there is but one attempt, it would die with the other.
+    """
+    before: set[bytes] = set()
+    for place, (entry, found) in enumerate(zip(entries, outcomes, strict=True)):
+        if isinstance(found, Retry) and (key := order_key(entry)) is not None:
+            if key in before:
+                outcomes[place] = None
+            before.add(key)
 
 
 def _now() -> int:
