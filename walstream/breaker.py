@@ -117,8 +117,8 @@ class Breaker:
                 return
             self._close(now)
         if dead and self._dead.are_too_many():
-            reason = f"{self._dead.dead} of the last {self._dead.finished} entries were dead, last: {last}"
-            self._open(now, reason, of_dead=True)
+            found = f"{self._dead.dead} of the last {self._dead.finished} entries were dead, last: {last}"
+            self._open(now, f"{found}; walstream target resume lets the next ones go", of_dead=True)
 
     def may_probe(self, now: float, who: int) -> bool:
         """Whether the caller is the prober from now on.

@@ -44,7 +44,9 @@ class Gradient:
         self._measuring = False
         self._leaving = int(self._estimate)  # calls that are left out, before a measurement: those of another limit
         self.limit = int(self._estimate)
-        self._clear()
+        self._ended = self._answered = self._most_in_flight = 0  # in this window
+        self._seconds = 0.0  # of the answered ones
+        self._failed = False
 
     def sample(self, seconds: float, in_flight: int, ok: bool) -> None:
         """Take a call into account that has ended.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ from walstream.config import check_folder, load_connections, load_namespaces, ma
 from walstream.connections import CassandraConnection, KafkaClusterConnection
 from walstream.errors import ConfigurationError
 from walstream.namespace import Namespace
+from walstream.schema import namespace_schema
+from walstream.sinks.registry import sink_class
 from walstream.units import DAY, HOUR, MINUTE
 
 FULL = """\
@@ -29,7 +32,7 @@ targets:
     ordering: key
     on_dead: continue
     retry: {attempts: 10, age: 1h, initial: 200ms, multiplier: 2, max: 5m}
-    limits: {in_flight: 2000, bytes: 64MB, rate: 5000/s}
+    limits: {in_flight: 2000, bytes: 64MB, rate: 5000/s, parked: 5000, dead: 2/s}
   copy:
     sink: kafka
     options: {topic: flights-copy}
@@ -72,6 +75,7 @@ def test_every_word(folder: Path) -> None:
     assert (base.sink, base.connection, base.start, base.ordering) == ("cassandra", "main", "earliest", "key")
     assert (base.retry.attempts, base.retry.age, base.retry.initial, base.retry.max) == (10, HOUR, 200, 5 * MINUTE)
     assert (base.limits.in_flight, base.limits.bytes, base.limits.rate) == (2000, 2**26, 5000.0)
+    assert (base.limits.parked, base.limits.dead) == (5000, 2.0)
     assert flights.targets["copy"].options == {"topic": "flights-copy"}
 
 
@@ -277,6 +281,19 @@ def test_a_sink_is_made_from_the_files(folder: Path) -> None:
     assert sink.options.keyspace == "flights"
     with pytest.raises(ConfigurationError, match="main, which does not exist"):
         make_sink(load_namespaces(folder)["flights"], "base", {})
+
+
+def test_whether_a_sink_keeps_rows_comes_from_its_class_and_is_no_word(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not load_namespaces(folder)["flights"].targets["copy"].stateful
+    monkeypatch.setattr(sink_class("kafka"), "stateful", True)
+    flights = load_namespaces(folder)["flights"]
+    assert [name for name, target in flights.targets.items() if target.stateful] == ["copy"]
+    assert "stateful" not in flights.model_dump_json() + json.dumps(namespace_schema())
+    change(folder, "    sink: kafka", "    stateful: true\n    sink: kafka")
+    with pytest.raises(ConfigurationError, match="unknown word 'stateful'"):
+        load_namespaces(folder)
 
 
 def test_models_are_values() -> None:
