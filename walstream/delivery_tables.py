@@ -92,6 +92,14 @@ def _position(entry: Entry) -> int | None:
     return entry.position if entry.position >= 0 else None
 
 
+def _number(word: str) -> int:
+    """A time or position that somebody looks up."""
+    number = int(word)
+    if not 0 <= number < 1 << 63:
+        raise ValueError(word)
+    return number
+
+
 def _show_mark(key: bytes, value: bytes) -> Mapping[str, Any]:
     name = _text(key)
     if key == left.STOPPED:
@@ -115,7 +123,7 @@ def _find_mark(words: Sequence[str]) -> bytes:
     (number,) = position
     if name != left.QUARANTINE.decode():
         raise ValueError(name)
-    return left.quarantine_key(int(number))
+    return left.quarantine_key(_number(number))
 
 
 def _show_retry(key: bytes, value: bytes) -> Mapping[str, Any] | None:
@@ -146,7 +154,7 @@ def _event(entry: Entry) -> dict[str, Any]:
 
 def _find_retry(words: Sequence[str]) -> bytes:
     due, number = words
-    return by_time.key_of(int(due), int(number))
+    return by_time.key_of(_number(due), _number(number))
 
 
 def _show_blocked(key: bytes, value: bytes) -> Mapping[str, Any]:
@@ -174,7 +182,7 @@ def _show_parked(key: bytes, value: bytes) -> Mapping[str, Any]:
 
 def _find_parked(words: Sequence[str]) -> bytes:
     key, position = words
-    return keys.parked_key(keys.key_hash(key.encode()), int(position))
+    return keys.parked_key(keys.key_hash(key.encode()), _number(position))
 
 
 def _show_dead(key: bytes, value: bytes) -> Mapping[str, Any]:
@@ -184,4 +192,4 @@ def _show_dead(key: bytes, value: bytes) -> Mapping[str, Any]:
 
 def _find_dead(words: Sequence[str]) -> bytes:
     (position,) = words
-    return deaths.row_key(int(position))
+    return deaths.row_key(_number(position))

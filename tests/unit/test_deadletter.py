@@ -70,6 +70,19 @@ def test_a_dead_entry_says_where_when_and_why() -> None:
     assert (message.key, message.value, message.headers[10:]) == (b"k", b"v", entry().headers)
 
 
+def test_a_dead_entry_says_what_it_has_to_say_and_no_more() -> None:
+    outside = Entry(2, -1, b"k", b"v", [("own", b"1")], 99, 53, -1, b"west,east")
+    message = deadletter.dead(outside, target="flights.base", reason="no", attempt=3, now=9, age=700)
+    added = dict(message.headers)
+    assert (added["walstream-path"], added["walstream-age"]) == (b"west,east", b"700")
+    assert "walstream-log-position" not in added
+    assert message.headers[-1:] == [("own", b"1")]
+    assert (
+        not {"walstream-path", "walstream-age"}
+        & dict(deadletter.dead(entry(), target="flights.base", reason="no", attempt=1, now=9).headers).keys()
+    )
+
+
 @pytest.mark.parametrize("first", [None, "no"])
 def test_a_first_error_that_says_nothing_new_is_left_out(first: str | None) -> None:
     message = deadletter.dead(entry(), target="t", reason="no", attempt=1, now=9, first=first)

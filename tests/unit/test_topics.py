@@ -47,6 +47,14 @@ def test_names() -> None:
     assert topics.delivery_app_id(namespace(), "base") == "walstream.flights.base"
 
 
+def test_a_target_whose_sink_keeps_rows_has_a_topic_for_them() -> None:
+    ns = namespace()
+    kept = ns.model_copy(update={"targets": {"base": ns.targets["base"].with_state()}})
+    (added,) = {topic.name for topic in topics.all_topics(kept)} - {topic.name for topic in topics.all_topics(ns)}
+    assert added == "flights.base.state.changelog"
+    assert topics.target_changelogs(kept, "base")["state"].config["cleanup.policy"] == "compact"
+
+
 def test_every_topic_has_the_namespaces_partitions_and_safety() -> None:
     ns = namespace(topics={"partitions": 7, "replication": 5, "min_insync": 3, "max_record": "2MB"})
     for topic in topics.all_topics(ns):
