@@ -59,7 +59,8 @@ class Attempt:
     due
         When it is to be tried again, µs since the epoch; 0 is at once.
     last, first
-        What the target said at last, and at first. Of what begins anew, `last` is what it died of, and `first` None.
+        What the target said at last, and at first, which may be the same. Of what begins anew, `last` is what it died
+        of, and `first` is None.
     when
         When it said so, or when the record was given up, ms since the epoch.
     """
