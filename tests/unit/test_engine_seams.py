@@ -442,6 +442,13 @@ def test_assignor_is_subclassed() -> None:
         assert hasattr(PartitionAssignor, name), f"PartitionAssignor.{name}"
 
 
+def test_topics_with_one_partition_count_are_assigned_together() -> None:
+    counts = {"log": 4, "retry": 4, "marks": 4, "other": 2}
+    cluster: Any = SimpleNamespace(partitions_for_topic=lambda topic: set(range(counts[topic])))
+    groups = PartitionAssignor._get_copartitioned_groups(set(counts), cluster, {"a": list(counts), "b": list(counts)})
+    assert [*groups[4]] == [{"log", "retry", "marks"}], "a task needs all its sources at one place"
+
+
 def test_assignor_takes_up_an_assignment() -> None:
     source = inspect.getsource(PartitionAssignor.on_assignment)
     names = (

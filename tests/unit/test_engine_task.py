@@ -440,6 +440,31 @@ async def test_what_is_not_wanted_waits_and_is_neither_read_on_nor_lost(
     assert worker.processor.seen == [0, 1] and worker.gate.has_room
 
 
+async def test_what_waited_before_a_seek_does_not_count_for_what_was_fetched_since(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inbox, "LOST_FETCH", 0)
+    worker.processor.unwanted = {"source"}
+    await worker.start()
+    worker.fetch(0)
+    worker.fetch(2)
+    await worker.until(lambda: worker.consumer.seeks == [0, 1])
+    worker.gate.take()
+    worker.task.check_lost()
+    worker.task.check_lost()
+    await worker.until(lambda: worker.consumer.seeks == [0, 1, 1])
+    worker.fetch(1)
+
+    async def once() -> None:
+        worker.processor.unwanted = {"source"}
+
+    worker.processor.work = once
+    worker.processor.unwanted = set()
+    worker.task.check_due()
+    await worker.until(lambda: worker.broker.committed == 1)
+    assert (worker.gate.waiting, worker.processor.seen) == (1, [0])
+
+
 async def test_the_time_to_ask_again_is_when_work_falls_due(worker: Worker) -> None:
     worker.processor.unwanted = {"source"}
     worker.processor.due = [worker.time.clock.now() + 20_000]
@@ -616,6 +641,23 @@ async def test_a_close_while_the_next_source_is_begun_is_at_once(worker: Worker)
     await worker.task.close(0.01)
     assert worker.broker.transactions == [] and worker.broker.producers[0].abandoned
     assert not any(gate.is_open for gate in worker.consumer.gates.values())
+
+
+@two_sources
+async def test_a_task_that_closes_begins_no_other_source(worker: Worker) -> None:
+    worker.broker.first_end = 1
+    await worker.start()
+    closing: list[asyncio.Task[None]] = []
+
+    async def close() -> None:
+        closing.append(asyncio.create_task(worker.task.close(5)))
+        await asyncio.sleep(0)
+
+    worker.processor.work = close
+    worker.fetch(0, source=FIRST)
+    await worker.until(lambda: bool(closing))
+    await closing[0]
+    assert worker.consumer.started == [FIRST] and worker.task.committed["first"] == 1
 
 
 @two_sources
