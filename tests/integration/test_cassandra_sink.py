@@ -87,8 +87,8 @@ class TestConformance(SinkConformance):
     def entry(self, key: str, value: int, position: int) -> Entry:
         return log(position, put(key={"k": key}, set={"v": value}), key=key.encode())
 
-    def refused(self, position: int) -> Entry:
-        return log(position, put(key={"k": "bad"}, set={"v": "a word"}))
+    def refused(self, key: str, position: int) -> Entry:
+        return log(position, put(key={"k": key}, set={"v": "a word"}), key=key.encode())
 
     def unreachable(self, context: SinkContext) -> SinkContext:
         return replace(context, connection=CassandraConnection(sink="cassandra", hosts=["127.0.0.1:1"]))

@@ -61,8 +61,8 @@ class TestSearch(SinkConformance):
     async def state(self, sink: Sink) -> Mapping[str, int]:
         return {key: value for key, (_, value) in self.documents.items()}
 
-    def refused(self, position: int) -> Entry | None:
-        return entry(position, key=b"bad", payload=b"no JSON")
+    def refused(self, key: str, position: int) -> Entry:
+        return entry(position, key=key.encode(), payload=b"no JSON")
 
     def unreachable(self, context: SinkContext) -> SinkContext | None:
         return SinkContext("shop", "search", CODE["Search"].Options(url="http://127.0.0.1:1"))

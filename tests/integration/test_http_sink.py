@@ -65,8 +65,8 @@ class TestTheHowTosApplication(SinkConformance):
         rows = self.code["database"].execute("SELECT key, value FROM flights")
         return {key.decode(): orjson.loads(value)["stock"] for key, value in rows}
 
-    def refused(self, position: int) -> Entry | None:
-        return entry(position, key=b"bad", payload=b"no JSON")
+    def refused(self, key: str, position: int) -> Entry:
+        return entry(position, key=key.encode(), payload=b"no JSON")
 
     def unreachable(self, context: SinkContext) -> SinkContext | None:
         return context_of("http://127.0.0.1:1", {})

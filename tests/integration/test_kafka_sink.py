@@ -79,8 +79,8 @@ class KafkaConformance(SinkConformance):
     def entry(self, key: str, value: int, position: int) -> Entry:
         return entry(position, key=key.encode(), payload=b"%d" % value)
 
-    def refused(self, position: int) -> Entry:
-        return entry(position, key=b"a", payload=b"x" * 1_200_000)
+    def refused(self, key: str, position: int) -> Entry:
+        return entry(position, key=key.encode(), payload=b"x" * 1_200_000)
 
     async def state(self, sink: Sink) -> Mapping[str, int]:
         records = await consume(self.brokers, sink.options.topic)

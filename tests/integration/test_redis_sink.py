@@ -100,15 +100,13 @@ class RedisConformance(SinkConformance):
         return target(server.address, self.value)
 
     def make(self, context: SinkContext) -> Sink:
-        self.blocked = context.options.key.replace("{k}", "bad")
         return RedisSink(context)
 
     def entry(self, key: str, value: int, position: int) -> Entry:
         return row(position, key, v=value)
 
-    def refused(self, position: int) -> Entry:
-        self.redis.lpush(self.blocked, "not ours")
-        return row(position, "bad", v=1)
+    def refused(self, key: str, position: int) -> Entry:
+        return log(position, put(key={"k": key, "more": 1}, set={"v": 1}), key=key.encode())
 
     def unreachable(self, context: SinkContext) -> SinkContext:
         return replace(context, connection=RedisConnection(sink="redis", host="127.0.0.1", port=1))
@@ -116,7 +114,7 @@ class RedisConformance(SinkConformance):
     async def state(self, sink: Sink) -> Mapping[str, int]:
         prefix = sink.options.key.replace("{k}", "")
         rows = {key.decode(): key.decode().removeprefix(prefix) for key in self.redis.scan_iter(f"{prefix}*", 1000)}
-        found = {name: look(self.redis, key, self.value) for key, name in rows.items() if name != "bad"}
+        found = {name: look(self.redis, key, self.value) for key, name in rows.items()}
         return {name: int(row["v"] if isinstance(row, dict) else row) for name, row in found.items()}
 
 
