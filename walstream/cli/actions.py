@@ -11,25 +11,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from walstream.cli.output import json_option, print_json, say, settings_options
+from walstream.cli.parameters import Seconds
 from walstream.cli.write import elsewhere, make_client, print_option
 from walstream.settings import Settings
-from walstream.units import format_rfc3339, parse_duration
+from walstream.units import format_rfc3339
 
 if TYPE_CHECKING:
     from walstream.answers import Answer
     from walstream.client.receipt import Receipt
     from walstream.client.write import Write
-
-
-class _Duration(click.ParamType):
-    name = "duration"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Seconds of a duration such as 10s."""
-        try:
-            return parse_duration(value) / 1000
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
 
 
 def _action_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -44,7 +34,7 @@ def _action_options(function: Callable[..., Any]) -> Callable[..., Any]:
             click.option("--time", help="The write time of the action, RFC 3339.  [default: now]"),
             click.option(
                 "--wait",
-                type=_Duration(),
+                type=Seconds(),
                 default="10s",
                 show_default=True,
                 help="How long to wait for what becomes of it; 0s: not at all.",

@@ -38,6 +38,23 @@ def print_json(value: Any) -> None:
     click.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS, default=str))
 
 
+def print_json_rows(rows: Iterable[Any]) -> None:
+    """A result of many rows for programs: a JSON array on stdout, written as the rows come."""
+    before = "["
+    for row in rows:
+        click.echo(before, nl=False)
+        click.echo(orjson.dumps(row, option=orjson.OPT_INDENT_2, default=str), nl=False)
+        before = ",\n"
+    click.echo("[]" if before == "[" else "]")
+
+
+def cell(value: Any) -> str:
+    """What a table shows of a value that may be anything, such as text with brackets; None is nothing."""
+    from rich.markup import escape
+
+    return "" if value is None else escape(str(value))
+
+
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str | None = None) -> None:
     """A result for people. A column whose name ends in ``#`` holds numbers, and is aligned to the right.
 

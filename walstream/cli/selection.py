@@ -30,3 +30,21 @@ def choose(namespaces: dict[str, Namespace], names: Sequence[str]) -> list[Names
             remedy = f"did you mean {near[0]}?" if near else f"there are {', '.join(namespaces)}"
             raise ConfigurationError(f"there is no namespace {name}", remedy=remedy)
     return [namespaces[name] for name in dict.fromkeys(names)] if names else list(namespaces.values())
+
+
+def target_of(settings: Settings, name: tuple[str, str | None]) -> tuple[Namespace, str | None]:
+    """The namespace that was named, and the name of its target if one was.
+
+    Raises
+    ------
+    ConfigurationError
+        The configuration is wrong, or has no such namespace or target.
+    """
+    namespace_name, target = name
+    (namespace,) = selected(settings, [namespace_name])
+    if target is not None and target not in namespace.targets:
+        near = difflib.get_close_matches(target, namespace.targets, n=1)
+        known = ", ".join(f"{namespace.name}.{other}" for other in namespace.targets) or "none"
+        remedy = f"did you mean {namespace.name}.{near[0]}?" if near else f"there is {known}"
+        raise ConfigurationError(f"there is no target {namespace.name}.{target}", remedy=remedy)
+    return namespace, target

@@ -1,14 +1,18 @@
-"""``walstream status``: how far everybody is, and who is at work."""
+"""``walstream status``: how far everybody is, who is at work, and what waits at the targets."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from walstream.cli.output import json_option, print_json, print_table, settings_options
+from walstream.cli.output import cell, json_option, print_json, print_table, settings_options
 from walstream.settings import Settings
+from walstream.units import format_rfc3339
+
+if TYPE_CHECKING:
+    from walstream.status import Health
 
 
 @click.command()
@@ -16,10 +20,13 @@ from walstream.settings import Settings
 @json_option
 @settings_options
 def status(settings: Settings, namespaces: Sequence[str], as_json: bool) -> None:
-    """Show the lag and the workers of every namespace.
+    """Show lag, workers and what waits, of every namespace.
 
     The lag counts positions between what a worker has finished and the end of what was committed to the topic. A
     partition for which nothing is finished yet counts from the topic's beginning.
+
+    Of a target it shows what is tried again, what is parked behind that, and what is dead; and since when and why it is
+    paused (by people) or down (it does not answer).
 
     \b
     Examples:
@@ -39,5 +46,23 @@ def status(settings: Settings, namespaces: Sequence[str], as_json: bool) -> None
         workers = str(len(one.members)) if one.members else "[red]none[/]"
         lags = " + ".join(f"{name} {lag:,}" for name, lag in one.lags.items())
         worst = max(one.partition_lags.values(), default=0)
-        rows.append((one.namespace, one.role, f"{one.lag:,}", f"{worst:,}", workers, lags))
-    print_table(("namespace", "who", "lag#", "worst partition#", "workers#", "where"), rows)
+        waiting: tuple[str, ...] = ("", "", "")
+        if one.health is not None:
+            counts = one.health.counts
+            waiting = tuple(f"{count:,}" for count in (counts.retrying, counts.parked, counts.dead))
+        state = _state(one.health)
+        rows.append((one.namespace, one.role, state, f"{one.lag:,}", f"{worst:,}", workers, *waiting, lags))
+    columns = ("namespace", "who", "", "lag#", "worst partition#", "workers#", "retrying#", "parked#", "dead#", "where")
+    print_table(columns, rows)
+
+
+def _state(health: Health | None) -> str:
+    """Whether a target is paused or down, since when, and why."""
+    if health is None:
+        return ""
+    said = []
+    for word, halted in (("paused", health.paused), ("down", health.down)):
+        if halted is not None:
+            why = f" ({cell(halted.reason)})" if halted.reason else ""
+            said.append(f"[red]{word}[/] since {format_rfc3339(halted.since // 1_000 * 1_000_000)}{why}")
+    return ", ".join(said)
