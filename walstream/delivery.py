@@ -14,7 +14,7 @@ import math
 import random
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry
@@ -241,12 +241,12 @@ class DeliveryProcessor:
         for record in records:
             try:
                 entry = Entry.from_record(self._partition, record)
+                if not entry.is_for(self._target):
+                    continue
             except RecordRefused as refusal:
                 refused.append((record, refusal))
                 continue
-            if not entry.is_for(self._target):
-                continue
-            row = keys.get(order_key(entry) or b"") if keys else None
+            row = self._blocked_by(entry) if keys else None
             if row is None:
                 items.append(_Item(entry))
             else:
@@ -299,10 +299,16 @@ class DeliveryProcessor:
 
     def _row_of(self, attempt: Attempt) -> Blocked | None:
         """The key that waits for this very record."""
-        row = self._parking.blocked.get(order_key(attempt.entry) or b"") if self._parking.blocked else None
+        row = self._blocked_by(attempt.entry)
         if row is None or row.state is not blocked.State.RETRYING or row.head != attempt.entry.position:
             return None
         return row
+
+    def _blocked_by(self, entry: Entry) -> Blocked | None:
+        """The row of an entry's key, if that waits."""
+        keys = self._parking.blocked
+        key = order_key(entry) if keys else None
+        return None if key is None else keys.get(key)
 
     async def _take_back(self, fetch: Fetch, checkpoint: Checkpoint) -> None:
         """Take what stands on the retry topic: do what it says, try it at once, or put it into the schedule."""
@@ -311,9 +317,12 @@ class DeliveryProcessor:
         for record in fetch.take(STRETCH):
             try:
                 said = read_control(record)
-                if said is not None and not self._obey(said, record, checkpoint):
+                if said is not None and said.kind is not control.Kind.REDRIVE:
+                    self._obey(said, record, checkpoint)
                     continue
                 attempt = read_attempt(self._partition, record)
+                if said is not None and not self._resurrect(said, record, checkpoint):
+                    continue
             except RecordRefused as refusal:
                 self._bury_foreign(record, refusal, checkpoint)
                 continue
@@ -334,8 +343,8 @@ class DeliveryProcessor:
         else:
             self._parking.settle(checkpoint, _now())
 
-    def _obey(self, said: Control, record: KafkaRecord, checkpoint: Checkpoint) -> bool:
-        """Do what people say; answer whether the record is to be tried."""
+    def _obey(self, said: Control, record: KafkaRecord, checkpoint: Checkpoint) -> None:
+        """Do what people say."""
         now, table = _now(), checkpoint.table(self._marks)
         match said.kind:
             case control.Kind.PAUSE:
@@ -350,9 +359,8 @@ class DeliveryProcessor:
                 assert said.position is not None
                 self._quarantined[said.position] = Quarantined(said.reason)
                 table.put(marks.quarantine_key(said.position), marks.encode(Quarantined(said.reason)), now)
-            case control.Kind.DROP | control.Kind.REDRIVE:
-                return self._resurrect(said, record, checkpoint)
-        return False
+            case control.Kind.DROP:
+                self._resurrect(said, record, checkpoint)
 
     def _resurrect(self, said: Control, record: KafkaRecord, checkpoint: Checkpoint) -> bool:
         """Let a dead record be tried again, or dropped, if it is dead still; answer whether it is to be tried."""
@@ -366,7 +374,8 @@ class DeliveryProcessor:
         now = _now()
         table.put(key, dead.encode(dead.State.REDRIVEN if redrive else dead.State.DROPPED, now), now)
         self._dead -= row is not None
-        held = self._parking.blocked.get(record.key or b"")
+        rows = self._parking.blocked
+        held = rows.get(record.key) if record.key is not None else _with_head(said.position, rows.values())
         if held is not None and held.state is blocked.State.HELD and held.head == said.position:
             self._parking.turn(held, blocked.State.RETRYING if redrive else blocked.State.RELEASED)
         return redrive
@@ -409,7 +418,10 @@ class DeliveryProcessor:
         headers = entry.raw.parts[2]
         if b"ce_specversion" in headers and b"ce_expirytime" not in headers:
             return False  # which is quicker to see than to read the record
-        expiry = entry.record.expiry
+        try:
+            expiry = entry.record.expiry
+        except RecordRefused:
+            return False
         return expiry is not None and expiry <= self._clock.now()
 
     def _settle(self, items: Sequence[_Item], outcomes: Sequence[Outcome | None], checkpoint: Checkpoint) -> None:
@@ -436,8 +448,7 @@ class DeliveryProcessor:
             self._write_state(checkpoint)
 
     def _settle_new(self, entry: Entry, found: Outcome, checkpoint: Checkpoint) -> None:
-        keys = self._parking.blocked
-        if keys and (row := keys.get(order_key(entry) or b"")) is not None:
+        if (row := self._blocked_by(entry)) is not None:
             self._parking.park(row, entry)  # if it is applied, that was ahead of one that it follows
             return
         state = self._end(entry, Attempt(entry), found, checkpoint)
@@ -467,7 +478,7 @@ class DeliveryProcessor:
             case Skipped():
                 pass
             case Retry(reason, after):
-                count, first = before.count + 1, before.first or before.last
+                count, first = before.count + 1, before.first
                 again = next_due(self._retry, count, before.age, after, self._clock.now(), random.random())
                 if again is None:
                     return self._bury(entry, before, reason, count, checkpoint)
@@ -488,7 +499,7 @@ class DeliveryProcessor:
         now = _now()
         message = deadletter.dead(
             entry, target=self._name, reason=reason, attempt=count, age=before.age, now=now,
-            first=before.first or before.last,
+            first=before.first,
         )  # fmt: skip
         checkpoint.output(self._dlq).append(entry.timestamp, message.key, message.value, message.headers)
         if entry.position >= 0:
@@ -547,6 +558,10 @@ class DeliveryProcessor:
     def finish(self, checkpoint: Checkpoint) -> None:
         self._parking.finish(checkpoint, _now())
         self._tell_news(checkpoint)
+
+
+def _with_head(position: int, rows: Iterable[Blocked]) -> Blocked | None:
+    return next((row for row in rows if row.head == position), None)
 
 
 def _doubt(entries: Sequence[Entry], outcomes: list[Outcome | None]) -> None:

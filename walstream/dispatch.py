@@ -21,7 +21,7 @@ from walstream.breaker import PROBE, Breaker
 from walstream.breaker import State as BreakerState
 from walstream.engine.checkpoint import Checkpoint
 from walstream.entry import Entry
-from walstream.errors import Fenced, Held
+from walstream.errors import Fenced, Held, RecordRefused
 from walstream.limiter import Gradient
 from walstream.metrics import DeliveryMetrics
 from walstream.namespace import Target
@@ -185,7 +185,10 @@ class Dispatcher:
         if not sink.late_writes_harmless:
             await checkpoint.make_sure()
         state = None if table is None else _Overlay(table)
-        careful = self.breaker.state is not BreakerState.CLOSED or who in self._suspects
+        suspect, _ = self._suspects.get(who, (None, 0))
+        careful = self.breaker.state is not BreakerState.CLOSED or (
+            suspect is not None and any(entry.position == suspect for entry in entries)
+        )
         stretch = _Stretch(
             entries, Answers([None] * len(entries)), state, careful, self.monotonic(), self.breaker.epoch
         )
@@ -203,35 +206,52 @@ class Dispatcher:
 
     def _judge(self, who: int, stretch: _Stretch) -> None:
         """See whether the target is up; or what is wrong with entries that fail as if it were not."""
-        breaker, outcomes, down = self.breaker, stretch.answers.outcomes, stretch.down
-        dead = [found.reason for found in outcomes if isinstance(found, Dead)]
-        applied = sum([isinstance(found, Applied | Skipped) for found in outcomes])
-        if any(found is not None for found in outcomes):
-            now, last = self.monotonic(), dead[-1] if dead else ""
-            breaker.took(now, stretch.epoch, applied=applied, dead=len(dead), last=last)
-            if not stretch.careful:
-                if down is not None:
-                    self._failed(who, stretch, down)
-                return
-            self._suspects.pop(who, None)
-            if down is not None and stretch.answers.held is None:
-                # It took others: these fail by their own fault, and their attempts count.
-                reason = Retry(_text(down), getattr(down, "after", None))
-                outcomes[:] = [found or reason for found in outcomes]
-        elif down is not None:
-            position, taken = self._suspects.get(who, (-1, 0))
-            if stretch.careful and position == stretch.entries[0].position and breaker.taken > taken:
-                outcomes[0] = Retry(_text(down), getattr(down, "after", None))  # it took other partitions' meanwhile
-                del self._suspects[who]
+        outcomes, down = stretch.answers.outcomes, stretch.down
+        answered = any(found is not None for found in outcomes)
+        if answered:
+            self._took(stretch)
+        if down is not None and stretch.answers.held is None:
+            fault = Retry(_text(down), getattr(down, "after", None))
+            if stretch.careful and answered:
+                # The target took others at the same time: these fail by their own fault, and their attempts count.
+                outcomes[:] = [found or fault for found in outcomes]
+            elif stretch.careful and (place := self._suspect(who, stretch)) is not None:
+                outcomes[place] = fault  # it took others since this one failed before
             else:
                 self._failed(who, stretch, down)
+        position, _ = self._suspects.get(who, (None, 0))
+        if any(e.position == position and found for e, found in zip(stretch.entries, outcomes, strict=True)):
+            del self._suspects[who]
+
+    def _took(self, stretch: _Stretch) -> None:
+        outcomes, breaker = stretch.answers.outcomes, self.breaker
+        dead = [found.reason for found in outcomes if isinstance(found, Dead)]
+        applied = sum([isinstance(found, Applied | Skipped) for found in outcomes])
+        before = breaker.state
+        last = dead[-1] if dead else ""
+        breaker.took(self.monotonic(), stretch.epoch, applied=applied, dead=len(dead), last=last)
+        if breaker.state is not before:
+            if breaker.state is BreakerState.CLOSED:
+                log.info("%s: the target is back", self._name)
+            else:
+                log.warning("%s: the target is left alone: %s", self._name, breaker.reason)
+
+    def _suspect(self, who: int, stretch: _Stretch) -> int | None:
+        """Which entry failed before as if the target were down, though it took others since then."""
+        position, taken = self._suspects.get(who, (None, 0))
+        if self.breaker.taken == taken:
+            return None
+        return next((place for place, entry in enumerate(stretch.entries) if entry.position == position), None)
 
     def _failed(self, who: int, stretch: _Stretch, error: Exception) -> None:
         reason = _text(error)
         if self.breaker.state is BreakerState.CLOSED:
             log.warning("%s: the target is down, and left alone for a while: %s", self._name, reason)
         self.breaker.failed(self.monotonic(), stretch.epoch, reason, getattr(error, "after", None))
-        self._suspects[who] = stretch.entries[0].position, self.breaker.taken
+        failed = (e.position for e, found in zip(stretch.entries, stretch.answers.outcomes, strict=True) if not found)
+        position = next(failed)
+        if who not in self._suspects or self._suspects[who][0] != position:
+            self._suspects[who] = position, self.breaker.taken
 
     async def _run(self, stretch: _Stretch, lines: list[list[list[int]]]) -> None:
         if len(lines) == 1:
@@ -290,7 +310,11 @@ class Dispatcher:
         except Fenced:
             raise
         except Exception as error:
-            verdict = Verdict.TARGET_DOWN if isinstance(error, TimeoutError) else sink.verdict(error)
+            verdict = sink.verdict(error)
+            if isinstance(error, TimeoutError):
+                verdict = Verdict.TARGET_DOWN
+            elif isinstance(error, RecordRefused):
+                verdict = Verdict.DEAD
             if verdict is None:
                 log.exception("%s: an error that is not in the sink's table holds the partition", self._name)
                 return self._held(stretch, _text(error), nothing)
@@ -383,7 +407,15 @@ class _Overlay:
 
 def order_key(entry: Entry) -> bytes | None:
     """What an entry has its order by: the record's key, which may be a ``partitionkey``; None is no order."""
-    return entry.key if entry.key is not None else entry.record.key
+    if entry.key is not None:
+        return entry.key
+    headers = b"" if entry.raw is None else entry.raw.parts[2]
+    if b"ce_specversion" in headers and b"ce_partitionkey" not in headers:
+        return None  # which is quicker to see than to read the record
+    try:
+        return entry.record.key
+    except RecordRefused:
+        return None  # it is no CloudEvent: its sink will say so
 
 
 def lanes(entries: Sequence[Entry], size: int, ordered: bool) -> list[list[list[int]]]:
