@@ -167,6 +167,21 @@ def make_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MakeServer]
         yield make
 
 
+@pytest.fixture(scope="module")
+def make_memcached(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MakeServer]:
+    """Make a memcached of one's own, with more of its command line if need be; ended after the module."""
+    from walstream.testing.memcached_server import MISSING, MemcachedServer, memcached_binary
+
+    if memcached_binary() is None:
+        pytest.skip(MISSING)
+    with ExitStack() as stack:
+
+        def make(*arguments: str) -> Server:
+            return stack.enter_context(closing(MemcachedServer(tmp_path_factory.mktemp("memcached"), arguments)))
+
+        yield make
+
+
 @pytest.fixture(scope="session")
 def seed() -> int:
     """What random tests draw from; `WALSTREAM_SEED` repeats a run, and the end of every run says it."""

@@ -281,6 +281,36 @@ class RedisConnection(Words):
         return f"redis{'s' if self.ssl else ''}://{host}:{self.port}/{self.db}"
 
 
+class MemcachedConnection(Words):
+    """A memcached.
+
+    Parameters
+    ----------
+    host, port
+        Where it is.
+    username, password
+        Where it asks for them (its option ``--auth-file``).
+    """
+
+    sink: Literal["memcached"]
+    host: str = Field(min_length=1)
+    port: int = Field(11211, ge=1, le=65_535)
+    username: str | None = Field(None, min_length=1)
+    password: Secret | None = None
+    ssl: MaybeTls = None
+
+    @model_validator(mode="after")
+    def _both_or_none(self) -> MemcachedConnection:
+        if (self.username is None) != (self.password is None):
+            raise fault("a user name and a password belong together", remedy="write both, or neither")
+        return self
+
+    @property
+    def address(self) -> str:
+        """``host:port``."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
 class HttpConnection(Words):
     """An application that is reached by HTTP.
 
@@ -354,12 +384,13 @@ class HttpConnection(Words):
         return found
 
 
-Connection = CassandraConnection | KafkaClusterConnection | HttpConnection | RedisConnection
+Connection = CassandraConnection | KafkaClusterConnection | HttpConnection | MemcachedConnection | RedisConnection
 
 CONNECTIONS: dict[str, type[BaseModel]] = {
     "cassandra": CassandraConnection,
     "kafka": KafkaClusterConnection,
     "redis": RedisConnection,
+    "memcached": MemcachedConnection,
     "http": HttpConnection,
 }
 """The model of an entry, by its ``sink``."""

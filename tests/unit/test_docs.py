@@ -82,7 +82,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_files_that_are_shown_are_right(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     document = YAML(typ="safe").load(text)
     connections = "main: {sink: cassandra, hosts: [localhost]}\napp: {sink: http, url: http://localhost}\n"
-    connections += "cache: {sink: redis, host: localhost}\n"
+    connections += "cache: {sink: redis, host: localhost}\nfront: {sink: memcached, host: localhost}\n"
     if all(isinstance(entry, dict) and "sink" in entry for entry in document.values()):
         connections, document = text, MINIMAL
     elif "namespace" not in document:
