@@ -20,6 +20,9 @@ SILENCE = 30.0
 CHUNK = 500
 """Records that are taken from librdkafka at once."""
 
+POLL = 0.2
+"""Seconds to wait for something new at a time."""
+
 HOPELESS = frozenset(
     {KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED, KafkaError._AUTHENTICATION}
 )
@@ -104,7 +107,8 @@ class Scanner:
             silent, said = 0.0, ""
             while open_ones:
                 began = time.monotonic()
-                chunk = consumer.consume(CHUNK, timeout=0.2)
+                chunk = consumer.consume(1, timeout=POLL)  # for more it would wait until all are there
+                chunk += consumer.consume(CHUNK, timeout=0)
                 silent += time.monotonic() - began
                 if silent > SILENCE:
                     names = ", ".join(sorted({topic for topic, _ in open_ones}))
