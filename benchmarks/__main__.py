@@ -222,6 +222,75 @@ def emitted(emitted: int, pending: int) -> None:
         measure(Path(folder), click.get_current_context().obj, emitted=emitted, pending=pending)
 
 
+@main.group()
+def failing() -> None:
+    """Delivery to targets that fail: some records, one key, all of it, or by being slow."""
+
+
+KEYS = click.option("--keys", type=click.IntRange(100), default=100_000, help="Different ones.")
+
+
+@failing.command()
+@click.option("--ordering", type=click.Choice(["key", "none"]), default="key")
+@options("records", "rounds", "partitions", "warm")
+@KEYS
+def transient(ordering: str, records: int, rounds: int, partitions: int, warm: float, keys: int) -> None:
+    """One record in a hundred fails once, against none."""
+    from benchmarks.figures.failing import transient as measure
+
+    with servers() as cluster:
+        measure(
+            cluster, partitions=partitions, records=records, keys=keys, count=rounds, warm=warm, ordering=ordering,
+        )  # fmt: skip
+
+
+@failing.command()
+@options("records", "rounds", "partitions", "warm")
+@KEYS
+def stuck(records: int, rounds: int, partitions: int, warm: float, keys: int) -> None:
+    """One key fails for ever; how fast the others go, against none failing."""
+    from benchmarks.figures.failing import stuck as measure
+
+    with servers() as cluster:
+        measure(cluster, partitions=partitions, records=records, keys=keys, count=rounds, warm=warm)
+
+
+@failing.command()
+@click.option("--records", type=click.IntRange(100_000), default=2_000_000)
+@click.option("--seconds", type=click.FloatRange(1), default=60.0, help="For which the target is down.")
+@options("partitions")
+def outage(records: int, seconds: float, partitions: int) -> None:
+    """The target is down for a while, in the middle of a backlog."""
+    from benchmarks.figures.failing import outage as measure
+
+    with servers() as cluster:
+        measure(cluster, partitions=partitions, records=records, seconds=seconds)
+
+
+@failing.command()
+@click.option("--records", type=click.IntRange(100_000), default=5_000_000, help="That wait.")
+@options("partitions")
+def waiting(records: int, partitions: int) -> None:
+    """Memory while the target is down and millions of records wait."""
+    from benchmarks.figures.failing import waiting as measure
+
+    with servers() as cluster:
+        measure(cluster, partitions=partitions, records=records)
+
+
+@failing.command()
+@click.option("--records", type=click.IntRange(10_000), default=500_000)
+@click.option("--rounds", type=click.IntRange(1), default=3)
+@options("partitions", "warm")
+@click.option("--latency", type=click.FloatRange(0), default=0.01, help="Seconds that a call takes.")
+def slow(records: int, rounds: int, partitions: int, warm: float, latency: float) -> None:
+    """A target that takes one record a call, and some time for each."""
+    from benchmarks.figures.failing import slow as measure
+
+    with servers() as cluster:
+        measure(cluster, partitions=partitions, records=records, count=rounds, warm=warm, latency=latency)
+
+
 @main.command()
 @options("records", "rounds", "partitions")
 def client(records: int, rounds: int, partitions: int) -> None:
@@ -273,6 +342,12 @@ EVERYTHING: tuple[tuple[click.Command, dict[str, Any]], ...] = (
     (scheduling, {}),
     (overdue, {}),
     (emitted, {}),
+    (transient, {"ordering": "none", "rounds": 3}),
+    (transient, {"ordering": "key", "rounds": 3}),
+    (stuck, {"rounds": 3}),
+    (outage, {}),
+    (waiting, {}),
+    (slow, {}),
     (router, FEW | {"compression": "lz4"}),
     (router, FEW | {"duplicates": 0.1}),
     (router, FEW | {"partitions": 1}),

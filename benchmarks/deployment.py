@@ -94,6 +94,10 @@ class Deployment:
         self._document["targets"][name] = {"start": "earliest", **target}
         self.apply()
 
+    def remove_target(self, name: str) -> None:
+        """Forget a target; its topics are left."""
+        del self._document["targets"][name]
+
     def group(self, role: str) -> str:
         """The consumer group of ``router`` or of a target."""
         return f"walstream.router.{self.name}" if role == "router" else f"walstream.{self.name}.{role}"

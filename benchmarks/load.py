@@ -19,7 +19,6 @@ import orjson
 from confluent_kafka import Producer
 
 RECENT = 100_000  # ids that a duplicate may repeat
-KEYS = 1_000_000
 SENT_AT = struct.Struct(">Q")  # ns since the epoch, the first bytes of every value
 WRITERS = min(4, os.cpu_count() or 1)
 Headers = list[tuple[str, bytes]]
@@ -39,12 +38,15 @@ class Shape:
         If not 0, the values are mutations of a table with so many rows a partition, which `size` does not govern.
     extra
         Headers that all of them have besides; they come on top of `size`.
+    keys
+        How many different ones there are.
     """
 
     size: int = 300
     duplicates: float = 0.0
     rows: int = 0
     extra: tuple[tuple[str, bytes], ...] = ()
+    keys: int = 1_000_000
 
 
 def mutation(number: int, rows: int) -> tuple[str, int, str]:
@@ -74,7 +76,7 @@ def records(shape: Shape, count: int, seed: int, first: int = 0) -> Iterator[tup
         else:
             bits = f"{rng.getrandbits(128):032x}"
             id_ = f"{bits[:8]}-{bits[8:12]}-4{bits[13:16]}-a{bits[17:20]}-{bits[20:]}".encode()
-            key = b"key-%08d" % rng.randrange(KEYS)
+            key = b"key-%08d" % rng.randrange(shape.keys)
         headers: Headers = [
             ("ce_specversion", b"1.0"),
             ("ce_id", id_),
