@@ -19,11 +19,10 @@ from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry
 
-from walstream import blocked, control, dead, deadletter, delivery_tables, marks, topics
+from walstream import blocked, control, dead, deadletter, delivery_tables, topics
 from walstream.attempt import Attempt, next_due, read_attempt, retry_message
 from walstream.backoff import Backoff
 from walstream.blocked import Blocked
-from walstream.breaker import State as BreakerState
 from walstream.config import load_connections, load_namespaces
 from walstream.connections import Connection
 from walstream.control import Control, read_control
@@ -36,7 +35,7 @@ from walstream.engine.topology import Topology
 from walstream.entry import Entry
 from walstream.errors import ConfigurationError, RecordRefused
 from walstream.kafka import KafkaConnection
-from walstream.marks import Counts, Halted, Opened, Quarantined
+from walstream.marks import Counts
 from walstream.metrics import DeliveryMetrics, serve
 from walstream.namespace import Namespace
 from walstream.parking import Parking, Scheduled
@@ -44,13 +43,12 @@ from walstream.preflight import preflight
 from walstream.settings import Settings
 from walstream.sinks.base import SKIPPED, Applied, Dead, Outcome, Retry, Sink, SinkContext, Skipped
 from walstream.sinks.registry import sink_class
+from walstream.standing import Standing
 from walstream.wire import Record as KafkaRecord
 
 log = logging.getLogger(__name__)
 
 GRAIN = 0.1  # s; where a rate bounds the target, what it allows in this time goes at once
-NEWS = 1.0  # s between two notes of how much waits; and how long a target is down before it is noted
-CRASHES = 3  # openings in a row at one position of the log, after which its record is named
 
 
 @dataclass(slots=True, eq=False)
@@ -99,23 +97,18 @@ class DeliveryProcessor:
         self._rate = None if options.limits.rate is None else options.limits.rate / partitions
         self._retries = topics.retry(namespace, target).name
         self._dlq = topics.target_dlq(namespace, target).name
-        self._marks = delivery_tables.marks(namespace, target)
         self._dead_table = delivery_tables.dead(namespace, target)
         self._state_table = delivery_tables.state(namespace, target) if options.stateful else None
         self._dispatcher, self._metrics = dispatcher, metrics
         self._monotonic = dispatcher.monotonic
         self._parking = Parking(namespace, target, partition)
+        self._standing = Standing(namespace, target, partition)
         self._clock: Clock
         self._acquired = False
         self._free_at = float("-inf")  # monotonic seconds; nothing is attempted before
         self._patience = Backoff(options.retry)  # with a sink that does what is in no table
         self._is_full = False
-        self._paused: Halted | None = None
-        self._quarantined: dict[int, Quarantined] = {}
         self._dead = 0
-        self._said_down = False
-        self._said, self._said_at = Counts(), float("-inf")
-        self._opened = Opened(0, 0)
         self._state_rows: dict[bytes, bytes | None] = {}
 
     # The life of a partition
@@ -124,43 +117,21 @@ class DeliveryProcessor:
         self._acquired = True
         self._clock = checkpoint.clock
         await self._dispatcher.acquire()
-        now = _now()
-        self._parking.open(checkpoint, now)
-        table = checkpoint.table(self._marks)
-        found = dict(table.items())
-        if (row := found.get(marks.PAUSED)) is not None:
-            self._paused = marks.decode(Halted, row)
-        self._said_down = marks.DOWN in found
-        if (row := found.get(marks.COUNTS)) is not None:
-            self._said = marks.decode(Counts, row)
-        for key, row in found.items():
-            if (position := marks.quarantine_position(key)) is not None:
-                self._quarantined[position] = marks.decode(Quarantined, row)
+        self._parking.open(checkpoint, _now())
         rows = checkpoint.table(self._dead_table).items()
         self._dead = sum(dead.decode(row).state is dead.State.DEAD for _, row in rows)
-        self._note_opening(checkpoint, found.get(marks.OPENED), now)
-        if self._dispatcher.harmless:
-            return
-        mark = found.get(marks.STOPPED)
-        if mark is not None and not marks.decode_mark(mark):
-            # The former owner may have died with a request on its way, which must not overtake ours.
-            await asyncio.sleep(SINK_DEADLINE)
-        table.put(marks.STOPPED, marks.encode_mark(False), now)
-
-    def _note_opening(self, checkpoint: Checkpoint, row: bytes | None, now: int) -> None:
-        """Count how often the partition is opened at one position: a record there may be what ends its workers."""
-        position = checkpoint.committed.get(topics.log(self._namespace).name, 0)
-        before = None if row is None else marks.decode(Opened, row)
-        again = before is not None and before.position == position
-        self._opened = Opened(position, before.count + 1 if before is not None and again else 1)
-        checkpoint.table(self._marks).put(marks.OPENED, marks.encode(self._opened), now)
+        on_its_way = self._standing.open(checkpoint)
+        if not self._dispatcher.harmless:
+            if on_its_way:
+                # The former owner may have died with a request on its way, which must not overtake ours.
+                await asyncio.sleep(SINK_DEADLINE)
+            self._standing.stopped(checkpoint, in_order=False)
 
     async def close(self, checkpoint: Checkpoint | None) -> None:
         if checkpoint is not None:
-            now, table = _now(), checkpoint.table(self._marks)
+            self._standing.close(checkpoint)
             if not self._dispatcher.harmless:
-                table.put(marks.STOPPED, marks.encode_mark(True), now)
-            table.put(marks.OPENED, marks.encode(Opened(self._opened.position, 0)), now)
+                self._standing.stopped(checkpoint, in_order=True)
         if self._acquired:
             self._acquired = False
             await self._dispatcher.release()
@@ -170,7 +141,7 @@ class DeliveryProcessor:
     def wants(self, topic: str) -> bool:
         if topic == self._retries:
             return True
-        if self._paused is not None or self._monotonic() < self._free_at:
+        if self._standing.paused is not None or self._monotonic() < self._free_at:
             return False
         if self._parking.waiting >= self._most:
             if not self._is_full:
@@ -191,9 +162,9 @@ class DeliveryProcessor:
     def due_at(self) -> int | None:
         now, here = self._clock.now(), self._monotonic()
         times = []
-        if (news := self._news_at()) is not None:
+        if (news := self._standing.news_at(self.counts, self._dispatcher.breaker, here)) is not None:
             times.append(now + math.ceil((news - here) * 1e6))
-        if self._paused is None:
+        if self._standing.paused is None:
             free = now + math.ceil((self._free_at - here) * 1e6) if self._free_at > here else now
             due = self._parking.next_due()
             if due is not None:
@@ -205,7 +176,7 @@ class DeliveryProcessor:
     def _size(self) -> int:
         """How many entries may be attempted now; 0 is none."""
         now = self._monotonic()
-        if self._paused is not None or now < self._free_at:
+        if self._standing.paused is not None or now < self._free_at:
             return 0
         size = self._dispatcher.size(self._partition)
         if not size:
@@ -232,8 +203,7 @@ class DeliveryProcessor:
         if not size:
             return
         records = fetch.take(size)
-        if self._opened.count >= CRASHES:
-            self._name_suspect(records)
+        self._standing.name_suspect(records)
         refused: list[tuple[KafkaRecord, RecordRefused]] = []
         behind: list[tuple[Blocked, Entry]] = []
         items: list[_Item] = []
@@ -263,21 +233,10 @@ class DeliveryProcessor:
         if until is not None:
             fetch.put_back([record for record in records if record.offset >= until])
 
-    def _name_suspect(self, records: Sequence[KafkaRecord]) -> None:
-        self._opened = Opened(self._opened.position, 0)
-        if records:
-            first = records[0]
-            log.error(
-                "%s-%d: workers have ended %d times at log position %d, whose record has the key %r. If it is what "
-                "ends them: walstream target quarantine %s %d:%d",
-                self._name, self._partition, CRASHES, first.offset, first.key, self._name, self._partition,
-                first.offset,
-            )  # fmt: skip
-
     # What waited
 
     async def process_due(self, checkpoint: Checkpoint) -> None:
-        self._tell_news(checkpoint)
+        self._standing.tell(self.counts, self._dispatcher.breaker, self._monotonic(), checkpoint)
         if not self._is_due():
             return
         size = self._size()
@@ -345,20 +304,16 @@ class DeliveryProcessor:
 
     def _obey(self, said: Control, record: KafkaRecord, checkpoint: Checkpoint) -> None:
         """Do what people say."""
-        now, table = _now(), checkpoint.table(self._marks)
         match said.kind:
             case control.Kind.PAUSE:
-                self._paused = Halted(now, said.reason)
-                table.put(marks.PAUSED, marks.encode(self._paused), now)
+                self._standing.pause(said.reason, checkpoint)
             case control.Kind.RESUME:
-                self._paused = None
+                self._standing.resume(checkpoint)
                 self._free_at = float("-inf")
-                table.delete(marks.PAUSED, now)
                 self._dispatcher.breaker.reset(self._monotonic())
             case control.Kind.QUARANTINE:
                 assert said.position is not None
-                self._quarantined[said.position] = Quarantined(said.reason)
-                table.put(marks.quarantine_key(said.position), marks.encode(Quarantined(said.reason)), now)
+                self._standing.quarantine(said.position, said.reason, checkpoint)
             case control.Kind.DROP:
                 self._resurrect(said, record, checkpoint)
 
@@ -386,8 +341,8 @@ class DeliveryProcessor:
         """Give entries to the sink, but for those that it is not to have."""
         known: dict[int, Outcome] = {}
         for place, item in enumerate(items):
-            if self._quarantined and (why := self._quarantined.get(item.entry.position)) is not None:
-                known[place] = Dead(f"quarantined: {why.reason}" if why.reason else "quarantined")
+            if (why := self._standing.quarantined(item.entry.position)) is not None:
+                known[place] = Dead(why)
             elif (item.attempt is not None or item.row is not None) and self._has_expired(item.entry):
                 known[place] = SKIPPED
         entries = [item.entry for place, item in enumerate(items) if place not in known]
@@ -468,9 +423,7 @@ class DeliveryProcessor:
 
     def _end(self, entry: Entry, before: Attempt, found: Outcome, checkpoint: Checkpoint) -> blocked.State:
         """Write down what an outcome causes; answer what the entry's key waits for then, where it is at the front."""
-        if self._quarantined and entry.position in self._quarantined:
-            del self._quarantined[entry.position]
-            checkpoint.table(self._marks).delete(marks.quarantine_key(entry.position), _now())
+        self._standing.ended(entry.position, checkpoint)
         match found:
             case Applied(rows):
                 if rows:
@@ -523,41 +476,15 @@ class DeliveryProcessor:
 
     # What people can read
 
-    def _counts(self) -> Counts:
+    @property
+    def counts(self) -> Counts:
+        """How much waits, and how much is dead."""
         parking = self._parking
         return Counts(parking.retrying, parking.parked, len(parking.blocked), self._dead)
 
-    def _news_at(self) -> float | None:
-        """When there is something to note, monotonic seconds: at once is in the past."""
-        breaker = self._dispatcher.breaker
-        times = []
-        if breaker.state is BreakerState.CLOSED:
-            if self._said_down:
-                times.append(float("-inf"))
-        elif not self._said_down:
-            times.append(breaker.since + NEWS)
-        if self._counts() != self._said:
-            times.append(self._said_at + NEWS)
-        return None if not times else max(min(times), self._monotonic() - NEWS)
-
-    def _tell_news(self, checkpoint: Checkpoint) -> None:
-        breaker, now, here = self._dispatcher.breaker, _now(), self._monotonic()
-        table = checkpoint.table(self._marks)
-        is_down = breaker.state is not BreakerState.CLOSED
-        if is_down and not self._said_down and here >= breaker.since + NEWS:
-            since = now - int((here - breaker.since) * 1000)
-            table.put(marks.DOWN, marks.encode(Halted(since, breaker.reason)), now)
-            self._said_down = True
-        elif self._said_down and not is_down:
-            table.delete(marks.DOWN, now)
-            self._said_down = False
-        if here >= self._said_at + NEWS and (counts := self._counts()) != self._said:
-            table.put(marks.COUNTS, marks.encode(counts), now)
-            self._said, self._said_at = counts, here
-
     def finish(self, checkpoint: Checkpoint) -> None:
         self._parking.finish(checkpoint, _now())
-        self._tell_news(checkpoint)
+        self._standing.tell(self.counts, self._dispatcher.breaker, self._monotonic(), checkpoint)
 
 
 def _with_head(position: int, rows: Iterable[Blocked]) -> Blocked | None:
