@@ -80,6 +80,7 @@ def move(
     """
     now_ms = time.time_ns() // 1_000_000 if now_ms is None else now_ms
     result = Result()
+    left: dict[tuple[int, int], str] = {}
     for letter in letters:
         place = None if letter.position is None else (letter.partition, letter.position)
         if letter.code is not None:
@@ -88,19 +89,24 @@ def move(
             why = letter.state.name.lower()
         elif place is None and needs_position:
             why = NO_POSITION
-        elif place in result.positions:
-            why = REPEATED
         elif remember is not None and is_too_old(letter, remember, now_ms):
             why = TOO_OLD
         else:
+            why = ""
+        if why:
+            if place is None or letter.code is not None:
+                result.skipped[why] += 1
+            else:
+                left[place] = why
+        elif place is None or place not in result.positions:
             send(letter)
             result.sent += 1
             if place is not None:
                 result.positions.add(place)
             if result.sent == limit:
                 break
-            continue
-        result.skipped[why] += 1
+    # What died several times has as many letters, and counts by the last one.
+    result.skipped.update(why for place, why in left.items() if place not in result.positions)
     return result
 
 

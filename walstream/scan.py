@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from walstream.admin import Admin, Partition
-from walstream.errors import Unreachable
+from walstream.errors import TopicMismatch, Unreachable
 from walstream.headers import Header
 from walstream.kafka import KafkaConnection
 
@@ -67,6 +67,7 @@ class Scanner:
 
     def __init__(self, connection: KafkaConnection, admin: Admin) -> None:
         self._connection, self.admin = connection, admin
+        self._known: set[str] = set()
 
     def bounds(
         self, partitions: Iterable[Partition], *, since: int | None = None, until: int | None = None
@@ -77,8 +78,19 @@ class Scanner:
         ----------
         since, until
             Only what was appended from a time on, and before another; µs since the epoch.
+
+        Raises
+        ------
+        TopicMismatch
+            A topic does not exist.
         """
         wanted = list(partitions)
+        if names := {topic for topic, _ in wanted} - self._known:
+            # The first question of a new client is about topics and not about offsets, for which librdkafka may wait
+            # for seconds while it does not know the leaders.
+            self._known |= set(self.admin.topic_ids(names))
+            if missing := sorted(names - self._known):
+                raise TopicMismatch(f"these topics do not exist: {', '.join(missing)}\n  remedy: run: walstream apply")
         # The ends are asked for last: what was there when the call began is then surely between the two.
         begins = self.admin.offsets(wanted, "earliest" if since is None else since)
         ends = self.admin.offsets(wanted, "latest" if until is None else until)

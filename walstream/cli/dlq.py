@@ -387,7 +387,9 @@ def _rewrite(opened: _Opened, wanted: Wanted, limit: int, rate: float, *, dry_ru
     with _progress("written") as progress, Writer(opened.connection, largest=int(largest), rate=rate) as writer:
         read = opened.letters.read(wanted, progress.looked)
         result = rewrite(read, progress.counting(None if dry_run else write), limit=limit)
-    _show(opened, "written", result, {}, dry_run=dry_run, as_json=as_json)
+    if not as_json:
+        _say(opened, "written", result, dry_run=dry_run)
+    _end(opened, "written", result, {}, dry_run=dry_run, as_json=as_json)
 
 
 def _report(
@@ -401,36 +403,40 @@ def _report(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Wait for what becomes of letters of a target, and say it."""
+    """Say what was done with letters of a target, wait for what becomes of them, and end with the exit status."""
+    if not as_json:
+        _say(opened, done, result, dry_run=dry_run)
     became: dict[str, Any] = {}
     if result.sent and wait and not dry_run:
         taken = controller.wait(wait)
         states = {state.name.lower(): count for state, count in followed.states(result.positions).items()}
         became = {"taken": taken, "states": states}
-        if not as_json:
-            if states:
-                words = {"redriven": "given to the target", "dead": "dead again", "dropped": "dropped"}
-                say("so far: " + ", ".join(f"{count:,} {words[state]}" for state, count in states.items()))
-            if not taken:
-                why = "it is not read yet" if controller.is_at_work() else "no worker runs"
-                say(f"{opened.full} has not taken all of it: {why}. It is written down, and will be.")
-    _show(opened, done, result, became, dry_run=dry_run, as_json=as_json)
+        if not as_json and states:
+            words = {"redriven": "given to the target", "dead": "dead again", "dropped": "dropped"}
+            say("So far: " + ", ".join(f"{count:,} {words[state]}" for state, count in states.items()))
+        if not as_json and not taken:
+            why = "they are not read yet" if controller.is_at_work() else "no worker runs"
+            say(f"{opened.full} has not taken all of them: {why}. They are written down, and will be.")
+    _end(opened, done, result, became, dry_run=dry_run, as_json=as_json)
 
 
-def _show(opened: _Opened, done: str, result: Result, became: dict[str, Any], *, dry_run: bool, as_json: bool) -> None:
-    """Say what was done, and end with the exit status."""
+def _say(opened: _Opened, done: str, result: Result, *, dry_run: bool) -> None:
+    """Say to a person what was done."""
     from walstream.redrive import TOO_OLD
 
-    skipped = dict(result.skipped)
+    left = "".join(f"; left out, {why}: {count:,}" for why, count in result.skipped.items())
+    click.echo(f"{opened.full}: {plural(result.sent, 'record')} {'would be ' if dry_run else ''}{done}{left}")
+    if result.skipped[TOO_OLD]:
+        assert opened.target is not None
+        age = format_duration(opened.namespace.remember(opened.target))
+        say(f"What is older than {age} may bring back what was deleted since. With --force it is tried nevertheless.")
+
+
+def _end(opened: _Opened, done: str, result: Result, became: dict[str, Any], *, dry_run: bool, as_json: bool) -> None:
+    """Say to a program what was done, and end with the exit status."""
     if as_json:
+        skipped = dict(result.skipped)
         print_json({"target": opened.full, "dry_run": dry_run, done: result.sent, "skipped": skipped, **became})
-    else:
-        left = "".join(f"; left out, {why}: {count:,}" for why, count in skipped.items())
-        click.echo(f"{opened.full}: {plural(result.sent, 'record')} {'would be ' if dry_run else ''}{done}{left}")
-        if result.skipped[TOO_OLD]:
-            assert opened.target is not None
-            age = format_duration(opened.namespace.remember(opened.target))
-            say(f"What is older than {age} may bring back what was deleted since. --force has it tried nevertheless")
     if result.failed:
         click.get_current_context().exit(1)
 
