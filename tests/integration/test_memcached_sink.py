@@ -295,9 +295,9 @@ async def test_no_memory(make_memcached: MakeServer) -> None:
         error = await down(one, row(0, "large", v=large))
         assert "out of memory" in str(error)
         # Others are taken, so it is not the whole target.
-        small, large = await one.sink.write_with([gone(2_000, "nothing"), row(1, "large", v=large)], one.table)
+        small, again = await one.sink.write_with([gone(2_000, "nothing"), row(1, "large", v=large)], one.table)
         assert isinstance(small, Applied)
-        assert isinstance(large, Retry)
+        assert isinstance(again, Retry)
 
 
 async def test_somebody_else_writes_the_key_all_the_time(server: MemcachedServer) -> None:
@@ -339,6 +339,38 @@ async def test_a_connection_that_was_cut_while_it_idled(server: MemcachedServer)
         proxy.reset()
         assert await one.write(row(1, v=2)) == ["applied"]
         assert one.look() == {"k": "a", "v": 2}
+
+
+@pytest.mark.parametrize(("newer", "counter"), [(row(2, v=2), "cas_badval"), (gone(2), "cas_misses")])
+async def test_a_request_that_comes_late_changes_nothing_that_is_newer(
+    server: MemcachedServer, monkeypatch: pytest.MonkeyPatch, newer: Entry, counter: str
+) -> None:
+    monkeypatch.setattr(client, "ANSWER_S", 0.2)
+    async with (
+        Proxy(server.address.host, server.address.port) as proxy,
+        opened(target(proxy.address), server) as one,
+    ):
+        await one.write(row(0, v=0))
+        ask = one.sink._client.ask
+
+        async def hold_back(commands: Sequence[bytes]) -> list[client.Answer]:
+            if commands[0].startswith(b"ms "):
+                proxy.cut(Direction.REQUESTS)
+            return await ask(commands)
+
+        one.sink._client.ask = hold_back  # type: ignore[method-assign]
+        error = await down(one, row(1, v=1))
+        assert isinstance(error, TimeoutError)
+        # Another worker goes on.
+        other = Target(MemcachedSink(replace(one.sink.context, connection=target(server.address).connection)), server)
+        other.table = one.table
+        await other.write(row(1, v=1), newer)
+        await other.sink.close()
+        expected = other.look()
+        refusals = server.count(counter)
+        proxy.heal()
+        await asyncio.to_thread(wait_until, lambda: server.count(counter) > refusals, 10, "it arrives", every=0.01)
+        assert other.look() == expected
 
 
 async def test_a_call_that_is_cancelled_leaves_nothing_behind(server: MemcachedServer) -> None:

@@ -76,14 +76,12 @@ class MemcachedServer:
         self.stop(kill=True)
 
     def ask(self, command: bytes) -> bytes:
-        """Send one command of the text protocol, complete, and answer with what comes back.
-
-        It is how an ordinary client sees the cache; of ``get`` the answer ends with ``END``.
-        """
+        """Send one command of the text protocol, complete, and answer with what comes back, as an ordinary client."""
+        end = b"END\r\n" if command.startswith((b"get", b"stats")) else b"\r\n"
         with socket.create_connection((self.address.host, self.address.port), timeout=10) as connection:
             connection.sendall(command)
             said = b""
-            while not said.endswith(b"\r\n") or (command.startswith(b"get") and not said.endswith(b"END\r\n")):
+            while not said.endswith(end):
                 chunk = connection.recv(64 * 1024)
                 if not chunk:
                     break
@@ -98,6 +96,10 @@ class MemcachedServer:
             if head.startswith(b"VALUE"):
                 found[key] = rest[: int(head.split()[3])]
         return found
+
+    def count(self, name: str) -> int:
+        """One of the server's statistics."""
+        return int(self.ask(b"stats\r\n").partition(b"STAT %b " % name.encode())[2].split()[0])
 
     def _ready(self) -> bool:
         try:
