@@ -36,7 +36,7 @@ from walstream.entry import Entry
 from walstream.errors import ConfigurationError, RecordRefused
 from walstream.kafka import KafkaConnection
 from walstream.marks import Counts
-from walstream.metrics import DeliveryMetrics, serve
+from walstream.metrics import DeliveryMetrics, TargetCollector, serve
 from walstream.namespace import Namespace
 from walstream.parking import Parking, Scheduled
 from walstream.preflight import preflight
@@ -116,7 +116,7 @@ class DeliveryProcessor:
     async def open(self, checkpoint: Checkpoint) -> None:
         self._acquired = True
         self._clock = checkpoint.clock
-        await self._dispatcher.acquire()
+        await self._dispatcher.acquire(self._partition, lambda: self.counts)
         self._parking.open(checkpoint, _now())
         rows = checkpoint.table(self._dead_table).items()
         self._dead = sum(dead.decode(row).state is dead.State.DEAD for _, row in rows)
@@ -134,7 +134,7 @@ class DeliveryProcessor:
                 self._standing.stopped(checkpoint, in_order=True)
         if self._acquired:
             self._acquired = False
-            await self._dispatcher.release()
+            await self._dispatcher.release(self._partition)
 
     # When there is what to do
 
@@ -570,6 +570,7 @@ def make_delivery(settings: Settings) -> App:
     registry = CollectorRegistry()
     metrics = DeliveryMetrics(registry)
     dispatcher = Dispatcher(context, kind, namespace.targets[target], metrics)
+    registry.register(TargetCollector(namespace.name, target, dispatcher))
     app = make_app(
         topics.delivery_app_id(namespace, target),
         [topology(namespace, target, dispatcher, metrics)],

@@ -23,6 +23,7 @@ from walstream.engine.checkpoint import Checkpoint
 from walstream.entry import Entry
 from walstream.errors import Fenced, Held, RecordRefused
 from walstream.limiter import Gradient
+from walstream.marks import Counts
 from walstream.metrics import DeliveryMetrics
 from walstream.namespace import Target
 from walstream.sinks.base import (
@@ -114,19 +115,32 @@ class Dispatcher:
         self._hold = target.on_dead == "hold"
         self._most = target.limits.in_flight
         self._limiter = Gradient(target.limits.in_flight)
-        self._slots = Slots(self._limiter.limit, target.limits.in_flight, target.limits.bytes)
+        self.slots = Slots(self._limiter.limit, target.limits.in_flight, target.limits.bytes)
         self._suspects: dict[int, tuple[int, int]] = {}
         self._at_work: dict[int, _Stretch] = {}
+        self._counts: dict[int, Callable[[], Counts]] = {}
         self.breaker = Breaker(random.random, target.limits.dead)
         self.sink: Sink
 
-    async def acquire(self) -> None:
-        """Open the sink, if no partition has, and wait until it is: a target may be down."""
+    async def acquire(self, who: int, counts: Callable[[], Counts]) -> None:
+        """A partition begins: open the sink, if no other has, and wait until it is; a target may be down.
+
+        Parameters
+        ----------
+        counts
+            Says what waits in the partition.
+        """
+        self._counts[who] = counts
         self.sink = await self._shared.acquire()
 
-    async def release(self) -> None:
+    async def release(self, who: int) -> None:
         """A partition ends; the sink is closed when it was the last."""
+        self._counts.pop(who, None)
         await self._shared.release()
+
+    def counts(self) -> dict[int, Counts]:
+        """What waits, by partition."""
+        return {who: counts() for who, counts in self._counts.items()}
 
     @property
     def partitions(self) -> int:
@@ -289,13 +303,13 @@ class Dispatcher:
     async def _call(self, stretch: _Stretch, batch: Sequence[Entry]) -> Sequence[Outcome | None]:
         """Call the sink once, within what may be on its way, and turn whatever happens into outcomes."""
         count, size = len(batch), sum([entry.size for entry in batch])
-        await self._slots.acquire(count, size)
+        await self.slots.acquire(count, size)
         began = self.monotonic()
         try:
             return await self._write(stretch, batch, began)
         finally:
-            self._slots.limit = self._limiter.limit
-            self._slots.release(count, size)
+            self.slots.limit = self._limiter.limit
+            self.slots.release(count, size)
 
     async def _write(self, stretch: _Stretch, batch: Sequence[Entry], began: float) -> Sequence[Outcome | None]:
         sink, state = self.sink, stretch.state
@@ -318,7 +332,7 @@ class Dispatcher:
             if verdict is None:
                 log.exception("%s: an error that is not in the sink's table holds the partition", self._name)
                 return self._held(stretch, _text(error), nothing)
-            self._limiter.sample(self.monotonic() - began, self._slots.calls, ok=verdict is Verdict.DEAD)
+            self._limiter.sample(self.monotonic() - began, self.slots.calls, ok=verdict is Verdict.DEAD)
             if verdict is Verdict.TARGET_DOWN:
                 stretch.down = stretch.down or error
                 stretch.stopped = not stretch.careful
@@ -330,7 +344,7 @@ class Dispatcher:
                 return [Dead(_text(error))]
             return await self._one_by_one(stretch, batch)
         now = self.monotonic()
-        self._limiter.sample(now - began, self._slots.calls, ok=True)
+        self._limiter.sample(now - began, self.slots.calls, ok=True)
         self._metrics.took(*self._names, now - began)
         if (wrong := _wrong(outcomes, len(batch))) is not None:
             log.error("%s: %s; the partition is held", self._name, wrong)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import re
 import shlex
 from collections.abc import Iterator
@@ -17,13 +18,15 @@ from pydantic import BaseModel
 from ruamel.yaml import YAML
 
 from walstream import attempt, deadletter, headers, record, topics
+from walstream.breaker import Breaker
 from walstream.cli import main
 from walstream.config import check_folder
 from walstream.connections import CONNECTIONS, Tls
-from walstream.metrics import DeliveryMetrics, RouterMetrics, TaskCollector
+from walstream.metrics import DeliveryMetrics, RouterMetrics, TargetCollector, TaskCollector
 from walstream.namespace import Namespace, Target
 from walstream.settings import PREFIX, Settings
 from walstream.sinks.registry import sink_class, sink_names
+from walstream.slots import Slots
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "ARCHITECTURE.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -200,6 +203,10 @@ def test_every_metric_is_in_the_reference() -> None:
     engine: Any = SimpleNamespace(tasks={})
     exist = {f"{metric.name}{'_total' * (metric.type == 'counter')}" for metric in registry.collect()}
     exist |= {metric.name for metric in TaskCollector(engine).collect()}
+    watched: Any = SimpleNamespace(
+        breaker=Breaker(random.random, 1.0), slots=Slots(1, 1, 1), counts=dict, oldest=lambda partition: None
+    )
+    exist |= {metric.name for metric in TargetCollector("n", "t", watched).collect()}
     documented = re.findall(r"^\| `(walstream_\w+)`", (REFERENCE / "metrics.md").read_text(), re.M)
     assert sorted(documented) == sorted(exist)
     for page in PAGES:
