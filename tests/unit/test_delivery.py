@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -13,9 +12,11 @@ import pytest
 from aiokafka.record.memory_records import MemoryRecords
 from prometheus_client import CollectorRegistry
 
-from walstream import delivery
+from walstream import delivery, dispatch
 from walstream.backoff import Backoff
+from walstream.breaker import State
 from walstream.delivery import DeliveryProcessor, topology
+from walstream.dispatch import Dispatcher
 from walstream.engine.checkpoint import Checkpoint
 from walstream.engine.fetch import Fetch
 from walstream.engine.store import Store
@@ -34,7 +35,6 @@ from walstream.sinks.base import (
     CheckpointSink,
     Dead,
     Outcome,
-    Retry,
     Sink,
     SinkContext,
     Staging,
@@ -120,8 +120,10 @@ class Delivery:
     """A partition of a target; what it sends is read as a broker would."""
 
     def __init__(self, folder: Path, sink: Sink) -> None:
-        self.shared = SharedSink(CONTEXT, SimpleNamespace(for_context=lambda context: sink))  # type: ignore[arg-type]
-        self.topology = topology(NAMESPACE, "base", self.shared, DeliveryMetrics(CollectorRegistry()))
+        metrics = DeliveryMetrics(CollectorRegistry())
+        kind: Any = SimpleNamespace(for_context=lambda context: sink)
+        self.dispatcher = Dispatcher(CONTEXT, kind, NAMESPACE.targets["base"], metrics)
+        self.topology = topology(NAMESPACE, "base", self.dispatcher, metrics)
         self.store = Store(folder, self.topology.tables)
         self.processor: DeliveryProcessor
         self.checkpoint: Checkpoint
@@ -144,9 +146,13 @@ class Delivery:
         return self
 
     async def deliver(self, *records: Any) -> None:
-        fetch = Fetch("flights.log", 2, records[0].offset, records[-1].offset + 1, batches_of(records), 0)
+        fetch = self.fetch(*records)
         while not fetch.is_done:
             await self.processor.process(fetch, self.checkpoint)
+            await asyncio.sleep(0)
+
+    def fetch(self, *records: Any) -> Fetch:
+        return Fetch("flights.log", 2, records[0].offset, records[-1].offset + 1, batches_of(records), 0)
 
     def sent(self, topic: str) -> list[Any]:
         self.checkpoint.seal()
@@ -191,7 +197,7 @@ async def test_entries_reach_the_sink_in_order(make: Make) -> None:
 
 
 async def test_large_fetches_go_out_in_several_calls(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(delivery, "BATCH", 2)
+    monkeypatch.setattr(dispatch, "STRETCH", 2)
     one, sink = await make()
     await one.deliver(*(log_record(position) for position in range(5)))
     assert sink.calls == [[0, 1], [2, 3], [4]]
@@ -216,54 +222,6 @@ async def test_dead_entries_go_to_the_dlq_as_they_were(make: Make) -> None:
     record = log_record(1)
     await one.deliver(log_record(0), record, log_record(2))
     assert (sink.applied, one.dead()) == ([0, 2], [(1, "no such column")])
-
-
-async def test_a_dead_entry_has_all_that_a_redrive_needs(make: Make) -> None:
-    one, _ = await make(lambda batch: [Retry("busy")], outcomes(p7=Dead("bad")))
-    record = log_record(7)
-    await one.deliver(record)
-    (dead,) = one.sent("flights.base.dlq")
-    entry = Entry.from_log(2, 0, dead.key, dead.value, dead.headers, dead.timestamp)
-    original = Entry.from_log(2, 7, record.key, record.value, record.headers, record.timestamp)
-    assert (entry.key, entry.value, entry.headers) == (original.key, original.value, original.headers)
-    assert (entry.time, entry.ingress_position, entry.timestamp) == (7, 107, 1_007)
-    added = dict(dead.headers)
-    assert added["walstream-target"] == b"flights.base" and added["walstream-attempt"] == b"2"
-    assert (added["walstream-error"], added["walstream-error-first"]) == (b"bad", b"busy")
-
-
-async def test_a_retry_holds_what_comes_behind_it(make: Make) -> None:
-    one, sink = await make(outcomes(p1=Retry("busy")), outcomes(p1=Retry("busy")))
-    await one.deliver(log_record(0, b"a"), log_record(1, b"b"), log_record(2, b"c"))
-    assert sink.calls == [[0, 1, 2], [1], [1]]
-    await one.deliver(log_record(3))
-    assert sink.calls[-1] == [3]
-
-
-async def test_followers_of_a_held_entry_come_again_behind_it(make: Make) -> None:
-    one, sink = await make(outcomes(p1=Retry("busy")))
-    await one.deliver(log_record(0, b"b"), log_record(1, b"b"), log_record(2, b"c"), log_record(3, b"b"))
-    assert sink.calls == [[0, 1, 2, 3], [1, 3]]
-
-
-async def test_entries_without_a_key_have_no_followers(make: Make) -> None:
-    one, sink = await make(outcomes(p0=Retry("busy")))
-    await one.deliver(log_record(0, None), log_record(1, None))
-    assert sink.calls == [[0, 1], [0]]
-
-
-async def test_retry_after_is_honoured(make: Make) -> None:
-    one, _ = await make(outcomes(p0=Retry("busy", after=0.2)))
-    began = asyncio.get_running_loop().time()
-    await one.deliver(log_record(0))
-    assert asyncio.get_running_loop().time() - began >= 0.2
-
-
-@pytest.mark.parametrize("error", [Down("refused"), Later("busy"), TimeoutError("slow")])
-async def test_a_listed_error_holds_the_batch(make: Make, error: Exception) -> None:
-    one, sink = await make(error, error)
-    await one.deliver(log_record(0), log_record(1))
-    assert (sink.calls, one.dead()) == ([[0, 1]] * 3, [])
 
 
 async def test_an_error_that_is_not_listed_holds_the_partition_and_is_reported(
@@ -293,11 +251,11 @@ async def test_of_a_batch_that_is_dead_only_the_entry_at_fault_is(make: Make) ->
     assert (sink.applied, one.dead()) == ([0, 2], [(1, "Bad: no")])
 
 
-async def test_while_each_is_tried_alone_nothing_overtakes_a_held_one(make: Make) -> None:
+async def test_while_each_is_tried_alone_nothing_overtakes_one_that_is_not_finished(make: Make) -> None:
     one, sink = await make(Bad("no"), outcomes(), Down("gone"))
-    await one.deliver(*(log_record(position) for position in range(4)))
-    assert sink.calls == [[0, 1, 2, 3], [0], [1], [1, 2, 3]]
-    assert sink.applied == [0, 1, 2, 3]
+    fetch = one.fetch(*(log_record(position) for position in range(4)))
+    await one.processor.process(fetch, one.checkpoint)
+    assert (sink.calls, sink.applied, fetch.position) == ([[0, 1, 2, 3], [0], [1]], [0], 1)
 
 
 @pytest.mark.parametrize(
@@ -313,18 +271,12 @@ async def test_a_wrong_answer_holds_the_partition_and_is_reported(
 
 
 async def test_a_sink_call_has_a_deadline(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(delivery, "SINK_DEADLINE", 0.05)
+    monkeypatch.setattr(dispatch, "SINK_DEADLINE", 0.05)
     one, sink = await make(lambda batch: asyncio.sleep(60))
-    await one.deliver(log_record(0))
-    assert (len(sink.calls), sink.applied) == (2, [0])
-
-
-async def test_reports_do_not_flood_the_log(make: Make, caplog: pytest.LogCaptureFixture) -> None:
-    one, _ = await make(*[Down("gone")] * 20)
-    with caplog.at_level(logging.WARNING):
-        await one.deliver(log_record(4))
-    (report,) = [record.getMessage() for record in caplog.records]
-    assert report == "flights.base-2: 1 entries from log position 4 on are held and tried again: Down: gone"
+    fetch = one.fetch(log_record(0))
+    await one.processor.process(fetch, one.checkpoint)
+    assert (len(sink.calls), sink.applied, fetch.position) == (1, [], 0)
+    assert one.dispatcher.breaker.state is State.OPEN
 
 
 async def test_what_walstream_did_not_write_is_put_aside(make: Make) -> None:
@@ -391,11 +343,11 @@ async def test_a_new_owner_waits_unless_the_former_one_left_in_order(
     assert await owner(tmp_path / "0", crash=False) >= 0.3
 
 
-async def test_where_late_writes_are_harmless_nobody_waits_and_nothing_is_noted(make: Make) -> None:
+async def test_where_late_writes_are_harmless_it_is_not_noted_who_left(make: Make) -> None:
     one, _ = await make()
-    assert one.store.get("flights.base.marks", b"stopped") is None
     await one.processor.close(one.begin())
-    assert one.checkpoint.is_empty
+    one.commit()
+    assert one.store.get("flights.base.marks", b"stopped") is None
 
 
 # ------------------------------------------------------------------------------------------------ the shared sink
