@@ -19,7 +19,19 @@ if TYPE_CHECKING:
     from walstream.errors import ConfigurationError, NotDurable, RecordRefused, WalstreamError
     from walstream.kafka import KafkaConnection
     from walstream.mutation import Mutation, delete, put
-    from walstream.sinks.base import APPLIED, DEAD, RETRY, SKIPPED, TARGET_DOWN, Dead, Retry, Sink
+    from walstream.sinks.base import (
+        APPLIED,
+        DEAD,
+        RETRY,
+        SKIPPED,
+        TARGET_DOWN,
+        Applied,
+        Dead,
+        Retry,
+        Sink,
+        StatefulSink,
+        TargetDown,
+    )
 
 __version__ = "0.1.0"
 
@@ -30,6 +42,7 @@ __all__ = [
     "SKIPPED",
     "TARGET_DOWN",
     "Answer",
+    "Applied",
     "AsyncClient",
     "Client",
     "ConfigurationError",
@@ -43,6 +56,8 @@ __all__ = [
     "RecordRefused",
     "Retry",
     "Sink",
+    "StatefulSink",
+    "TargetDown",
     "WalstreamError",
     "Write",
     "__version__",
@@ -60,7 +75,19 @@ _MODULES = {
     "kafka": ("KafkaConnection",),
     "mutation": ("Mutation", "delete", "put"),
     "entry": ("Entry",),
-    "sinks.base": ("APPLIED", "DEAD", "RETRY", "SKIPPED", "TARGET_DOWN", "Dead", "Retry", "Sink"),
+    "sinks.base": (
+        "APPLIED",
+        "DEAD",
+        "RETRY",
+        "SKIPPED",
+        "TARGET_DOWN",
+        "Applied",
+        "Dead",
+        "Retry",
+        "Sink",
+        "StatefulSink",
+        "TargetDown",
+    ),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 

@@ -1,4 +1,4 @@
-"""The sink of docs/how-to/write-a-sink.md, taken from the page and put through the conformance suite."""
+"""The sinks of docs/how-to/write-a-sink.md, taken from the page and put through the conformance suite."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from walstream.entry import Entry
-from walstream.sinks.base import Sink, SinkContext
+from walstream.sinks.base import Applied, Retry, Sink, SinkContext, TargetDown
 from walstream.testing.conformance import SinkConformance, entry
 
 PAGE = Path(__file__).parents[2] / "docs/how-to/write-a-sink.md"
-SOURCE = next(block for block in re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.S) if "class Search(" in block)
-CODE: dict[str, Any] = {"__name__": "search"}
-exec(compile(SOURCE, str(PAGE), "exec", dont_inherit=True), CODE)
+CODE: dict[str, Any] = {"__name__": "sinks"}
+for block in re.findall(r"```python\n(# \w+\.py\n.*?)```", PAGE.read_text(), re.S):
+    exec(compile(block, str(PAGE), "exec", dont_inherit=True), CODE)
 
 
 class TestSearch(SinkConformance):
@@ -30,12 +30,15 @@ class TestSearch(SinkConformance):
     async def url(self) -> AsyncIterator[str]:
         """A search engine that knows nothing but how to compare versions."""
         self.documents: dict[str, tuple[int, int]] = {}
+        self.busy: dict[str, int] = {}  # the status of the next answer
 
         async def put(request: web.Request) -> web.Response:
             assert request.query["version_type"] == "external_gte"
             id_, version = request.match_info["id"], int(request.query["version"])
             if self.documents.get(id_, (0, 0))[0] > version:
                 return web.Response(status=409)
+            if id_ in self.busy:
+                return web.Response(status=self.busy.pop(id_))
             try:
                 self.documents[id_] = version, orjson.loads(await request.read())["stock"]
             except ValueError as error:
@@ -66,3 +69,52 @@ class TestSearch(SinkConformance):
 
     def unreachable(self, context: SinkContext) -> SinkContext | None:
         return SinkContext("shop", "search", CODE["Search"].Options(url="http://127.0.0.1:1"))
+
+    async def test_what_waits_is_not_overtaken(self, sink: Sink) -> None:
+        self.busy = {"a": 429}
+        batch = [self.entry("a", 1, 0), self.entry("a", 2, 1), self.entry("b", 3, 2)]
+        assert [type(outcome) for outcome in await self.deliver(sink, batch)] == [Retry, Retry, Applied]
+        assert await self.state(sink) == {"b": 3}
+        self.busy = {"a": 503}
+        with pytest.raises(TargetDown) as caught:
+            await self.deliver(sink, batch)
+        assert caught.value.after == 10.0
+
+
+class TestChanges(SinkConformance):
+    @pytest_asyncio.fixture
+    async def url(self) -> AsyncIterator[str]:
+        self.values: dict[str, int] = {}
+        self.requests = 0
+
+        async def post(request: web.Request) -> web.Response:
+            self.requests += 1
+            self.values[request.headers["key"]] = orjson.loads(await request.read())["stock"]
+            return web.Response()
+
+        app = web.Application()
+        app.router.add_post("/", post)
+        async with TestServer(app) as server:
+            yield str(server.make_url("/"))
+
+    @pytest.fixture
+    def context(self, url: str) -> SinkContext:
+        return SinkContext("shop", "changes", CODE["Changes"].Options(url=url))
+
+    def make(self, context: SinkContext) -> Sink:
+        sink: Sink = CODE["Changes"](context)
+        return sink
+
+    def entry(self, key: str, value: int, position: int) -> Entry:
+        return entry(position, key=key.encode(), payload=b'{"stock": %d}' % value)
+
+    async def state(self, sink: Sink) -> Mapping[str, int]:
+        return self.values
+
+    def unreachable(self, context: SinkContext) -> SinkContext | None:
+        return SinkContext("shop", "changes", CODE["Changes"].Options(url="http://127.0.0.1:1"))
+
+    async def test_what_says_nothing_new_is_not_sent(self, sink: Sink) -> None:
+        await self.deliver(sink, [self.entry("a", value, i) for i, value in enumerate([1, 1, 2, 2, 1])])
+        await self.deliver(sink, [self.entry("a", 1, 5)])
+        assert self.requests == 3

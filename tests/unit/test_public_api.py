@@ -14,9 +14,20 @@ def test_everything_named_is_there() -> None:
 
 def test_nothing_public_is_missing() -> None:
     assert set(walstream.__all__) == {
-        *("APPLIED", "DEAD", "RETRY", "SKIPPED", "TARGET_DOWN", "Answer", "AsyncClient", "Client"),
+        *("APPLIED", "DEAD", "RETRY", "SKIPPED", "TARGET_DOWN", "Answer", "Applied", "AsyncClient", "Client"),
         *("ConfigurationError", "Dead", "Durable", "Entry", "KafkaConnection", "Mutation", "NotDurable", "Receipt"),
-        *("RecordRefused", "Retry", "Sink", "WalstreamError", "Write", "__version__", "delete", "put"),
+        *(
+            "RecordRefused",
+            "Retry",
+            "Sink",
+            "StatefulSink",
+            "TargetDown",
+            "WalstreamError",
+            "Write",
+            "__version__",
+            "delete",
+            "put",
+        ),
     }
     assert dir(walstream) == sorted(walstream.__all__)
 
