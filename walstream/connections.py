@@ -179,7 +179,13 @@ class CassandraConnection(Words):
 
 
 class KafkaClusterConnection(Words):
-    """Another Kafka cluster than the namespaces' own."""
+    """Another Kafka cluster than the namespaces' own.
+
+    Parameters
+    ----------
+    brokers
+        ``host:port``, several with commas or as a list; or ``{env: VARIABLE}``.
+    """
 
     sink: Literal["kafka"]
     brokers: list[str] = Field(min_length=1)
@@ -189,7 +195,7 @@ class KafkaClusterConnection(Words):
     @field_validator("brokers", mode="before")
     @classmethod
     def _addresses(cls, value: Any) -> Any:
-        words = [word for word in value.split(",") if word.strip()] if isinstance(value, str) else value
+        words = _hosts(value)
         if not isinstance(words, list):
             return words
         return [broker_address(str(word)) for word in words]

@@ -14,9 +14,11 @@ from typing import Any
 
 import psutil
 import pytest
+from click.testing import CliRunner
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
+from walstream.cli import main
 from walstream.errors import ServerError
 from walstream.local import KafkaOptions, Servers
 from walstream.testing.waiting import wait_until
@@ -201,6 +203,54 @@ def test_a_failing_start_shows_the_end_of_the_servers_own_log(tmp_path: Path) ->
     with pytest.raises(ServerError, match=r"(?s)ended with status 1 .*num\.io\.threads") as failure:
         Servers(tmp_path, kafka=KafkaOptions(properties={"num.io.threads": "0"})).up(cassandra=False)
     assert str(tmp_path / "kafka" / "server.log") in str(failure.value)
+
+
+@pytest.mark.slow
+def test_each_region_has_a_kafka_of_its_own(tmp_path: Path) -> None:
+    cli = Cli(tmp_path)
+    with cli.foreground("kafka", "--regions", "east,west") as up:
+        status = cli.status()
+        assert {name: each["state"] for name, each in status.items()} == {
+            "cassandra": "stopped", "east/kafka": "running", "west/kafka": "running",
+        }  # fmt: skip
+        assert json.loads(cli.run("stop", "kafka", "--region", "west", "--json")) == {"stopped": ["west/kafka"]}
+        after = cli.status()
+        assert after["west/kafka"]["state"] == "stopped"
+        assert after["east/kafka"] == status["east/kafka"]
+        cli.run("start", "kafka", "--region", "west")
+        for name in ("east/kafka", "west/kafka"):
+            assert AdminClient({"bootstrap.servers": status[name]["address"]}).list_topics(timeout=10).brokers
+        assert sorted(json.loads(cli.run("down", "--json"))["stopped"]) == ["east/kafka", "west/kafka"]
+        assert up.wait(timeout=60) == 0
+
+
+def test_the_settings_of_a_region(tmp_path: Path) -> None:
+    ports = {"east/kafka": {"PLAINTEXT": 1001}, "far-west/kafka": {"PLAINTEXT": 1002}}
+    state = {"ports": ports, "processes": {}, "owners": {}, "regions": ["east", "far-west"]}
+    (tmp_path / "state.json").write_text(json.dumps(state))
+    runner = CliRunner()
+
+    def run(*words: str, status: int = 0) -> str:
+        done = runner.invoke(main, ["local", words[0], "--folder", str(tmp_path), *words[1:]])
+        assert done.exit_code == status, done.output
+        return done.output
+
+    assert run("env", "--region", "far-west").splitlines() == [
+        "export WALSTREAM_BROKERS=127.0.0.1:1002",
+        "export WALSTREAM_REGION=far-west",
+        "export WALSTREAM_REGION_RANK=1",
+        "export WALSTREAM_BROKERS_EAST=127.0.0.1:1001",
+        "export WALSTREAM_BROKERS_FAR_WEST=127.0.0.1:1002",
+    ]
+    assert "--region east" in run("env", status=1)
+    assert "no region north" in run("env", "--region", "north", status=1)
+    assert [each["name"] for each in json.loads(run("status", "--json"))] == [
+        "cassandra", "east/kafka", "far-west/kafka",
+    ]  # fmt: skip
+    assert "share the cassandra" in run("stop", "cassandra", "--region", "east", status=2)
+    assert "'East' is no name" in run("up", "--regions", "East,west", status=2)
+    with pytest.raises(ServerError, match="more than 10 regions"):
+        Servers(tmp_path).up(regions=[f"r{i}" for i in range(9)])
 
 
 def test_a_kept_port_that_somebody_took_is_said(tmp_path: Path) -> None:

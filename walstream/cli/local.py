@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import signal
 import sys
 import time
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from walstream.local.cql import Rows, Session
 
 NAMES = click.Choice(["kafka", "cassandra"])
+REGION = re.compile("[a-z][a-z0-9-]{0,30}")
 
 
 def folder_option(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -31,6 +33,21 @@ def folder_option(function: Callable[..., Any]) -> Callable[..., Any]:
         show_default=True,
         help="Where data, ports and logs are kept.",
     )(function)
+
+
+def region_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds ``--region``."""
+    return click.option("--region", metavar="REGION", help="Of this region, where there are several.")(function)
+
+
+def _regions(context: click.Context, option: click.Parameter, value: str | None) -> tuple[str, ...]:
+    names = tuple(dict.fromkeys(name.strip() for name in (value or "").split(",") if name.strip()))
+    for name in names:
+        if not REGION.fullmatch(name):
+            raise click.BadParameter(
+                f"{name!r} is no name of a region: lower-case letters, digits and '-', such as east"
+            )
+    return names
 
 
 def servers_in(folder: Path) -> Servers:
@@ -51,6 +68,7 @@ def local() -> None:
     Examples:
       walstream local up                 until Ctrl-C
       walstream local up --detach        until `walstream local down`
+      walstream local up --regions east,west      a Kafka for each
       eval "$(walstream local env)"      set WALSTREAM_BROKERS for the other commands
       walstream local cql "SELECT * FROM flights.flights LIMIT 5"
     """
@@ -59,29 +77,42 @@ def local() -> None:
 @local.command()
 @click.argument("names", nargs=-1, type=NAMES)
 @click.option("--detach", "-d", is_flag=True, help="Leave them running; `walstream local down` stops them.")
+@click.option("--regions", metavar="NAME,…", callback=_regions, help="Start a Kafka for each of these regions.")
 @folder_option
 @json_option
-def up(names: tuple[str, ...], detach: bool, folder: Path, as_json: bool) -> None:
+def up(names: tuple[str, ...], detach: bool, regions: tuple[str, ...], folder: Path, as_json: bool) -> None:
     """Start the servers, or only those named, and wait until they answer.
 
     Without --detach this stays in the foreground, and they end when it does. What runs already is left as it is.
+
+    With --regions each region has a Kafka of its own, and all of them share the Cassandra. Their ranks are their places
+    in the list; the folder keeps them.
 
     \b
     Examples:
       walstream local up
       walstream local up kafka --detach
+      walstream local up kafka --regions east,west
     """
     from rich.console import Console
 
+    from walstream.local.kafka import regional
+
     servers = servers_in(folder)
-    wanted = names or servers.names
+    kinds = names or ("kafka", "cassandra")
+    wanted = [regional("kafka", region) for region in regions or (None,)] if "kafka" in kinds else []
+    wanted += ["cassandra"] if "cassandra" in kinds else []
     with contextlib.ExitStack() as stack:
         if not detach:
             stack.enter_context(_stop_on_sigterm())
             stack.enter_context(servers)
         before = {each.name for each in servers.status() if each.process}
         servers.up(
-            kafka="kafka" in wanted, cassandra="cassandra" in wanted, detach=detach, console=Console(stderr=True)
+            kafka="kafka" in kinds,
+            cassandra="cassandra" in kinds,
+            regions=regions,
+            detach=detach,
+            console=Console(stderr=True),
         )
         for name in wanted:
             if name in before:
@@ -90,7 +121,8 @@ def up(names: tuple[str, ...], detach: bool, folder: Path, as_json: bool) -> Non
             print_json(_status(servers))
         started = [name for name in wanted if name not in before]
         if started and not detach:
-            say('Press Ctrl-C to stop. In another terminal: eval "$(walstream local env)"')
+            which = f" --region {regions[0]}" if regions else ""
+            say(f'Press Ctrl-C to stop. In another terminal: eval "$(walstream local env{which})"')
             sys.stdout.flush()
             with contextlib.suppress(KeyboardInterrupt):
                 _wait(servers, started)
@@ -137,9 +169,10 @@ def status(folder: Path, as_json: bool) -> None:
 
 @local.command()
 @click.argument("name", type=NAMES)
+@region_option
 @folder_option
 @json_option
-def start(name: str, folder: Path, as_json: bool) -> None:
+def start(name: str, region: str | None, folder: Path, as_json: bool) -> None:
     """Start one server that was stopped, on the port and with the data it had.
 
     It ends with the `walstream local up` that is in the foreground, or, if there is none, with `down`.
@@ -147,11 +180,12 @@ def start(name: str, folder: Path, as_json: bool) -> None:
     \b
     Examples:
       walstream local start cassandra
+      walstream local start kafka --region east
     """
     from rich.console import Console
 
     servers = servers_in(folder)
-    servers.start(name, console=Console(stderr=True))
+    servers.start(_name(servers, name, region), console=Console(stderr=True))
     if as_json:
         print_json(_status(servers))
 
@@ -159,17 +193,21 @@ def start(name: str, folder: Path, as_json: bool) -> None:
 @local.command()
 @click.argument("name", type=NAMES)
 @click.option("--kill", is_flag=True, help="With SIGKILL, as a crash would.")
+@region_option
 @folder_option
 @json_option
-def stop(name: str, kill: bool, folder: Path, as_json: bool) -> None:
-    """Stop one server; the other goes on.
+def stop(name: str, kill: bool, region: str | None, folder: Path, as_json: bool) -> None:
+    """Stop one server; the others go on.
 
     \b
     Examples:
       walstream local stop cassandra
       walstream local stop kafka --kill
+      walstream local stop kafka --region west
     """
-    stopped = servers_in(folder).stop(name, kill=kill)
+    servers = servers_in(folder)
+    name = _name(servers, name, region)
+    stopped = servers.stop(name, kill=kill)
     if as_json:
         print_json({"stopped": [name] if stopped else []})
     else:
@@ -177,21 +215,38 @@ def stop(name: str, kill: bool, folder: Path, as_json: bool) -> None:
 
 
 @local.command()
+@region_option
 @folder_option
 @json_option
-def env(folder: Path, as_json: bool) -> None:
+def env(region: str | None, folder: Path, as_json: bool) -> None:
     """Print the settings that make the other commands use these servers.
+
+    With --region they make them a region's, and say where the Kafka of every region is: WALSTREAM_BROKERS_EAST and so
+    on, for the entries of connections.yaml.
 
     \b
     Examples:
       eval "$(walstream local env)"
+      eval "$(walstream local env --region east)"
     """
     servers = servers_in(folder)
     known = {each.name: each.address for each in servers.status() if each.address}
     if not known:
         raise ServerError(f"Nothing was ever started in {folder}: walstream local up")
-    names = {"kafka": "WALSTREAM_BROKERS", "cassandra": "WALSTREAM_CASSANDRA"}
-    settings = {names[name]: address for name, address in known.items()}
+    if region is None and "kafka" not in known and servers.regions:
+        raise ServerError(f"{folder} has regions: add --region {servers.regions[0]}")
+    settings = {}
+    if region is not None or "kafka" in known:
+        kafka = _name(servers, "kafka", region)
+        settings["WALSTREAM_BROKERS"] = servers.address(kafka)
+    if "cassandra" in known:
+        settings["WALSTREAM_CASSANDRA"] = known["cassandra"]
+    if region is not None:
+        settings["WALSTREAM_REGION"] = region
+        settings["WALSTREAM_REGION_RANK"] = str(servers.regions.index(region))
+        for other in servers.regions:
+            variable = "WALSTREAM_BROKERS_" + other.upper().replace("-", "_")
+            settings[variable] = servers.address(_name(servers, "kafka", other))
     if as_json:
         print_json(settings)
     else:
@@ -261,6 +316,20 @@ def _print_rows(rows: Rows, as_json: bool) -> None:
         print_table(rows.columns, rows.rows)
 
 
+def _name(servers: Servers, name: str, region: str | None) -> str:
+    """The name of a server, or of a region's, which must be one that was started."""
+    from walstream.local.kafka import regional
+
+    if region is None:
+        return name
+    if name != "kafka":
+        raise click.UsageError(f"All regions share the {name}: leave out --region.")
+    if region not in servers.regions:
+        known = f"there are {', '.join(servers.regions)}" if servers.regions else f"{servers.folder} has none"
+        raise ServerError(f"There is no region {region}; {known}: walstream local up --regions {region},…")
+    return regional(name, region)
+
+
 def _status(servers: Servers) -> list[dict[str, Any]]:
     return [
         {
@@ -271,6 +340,9 @@ def _status(servers: Servers) -> list[dict[str, Any]]:
             "log": str(each.log),
         }
         for each in servers.status()
+        if each.address
+        or each.name != "kafka"
+        or not servers.regions  # with regions, not the Kafka that nobody started
     ]
 
 

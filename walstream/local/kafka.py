@@ -49,6 +49,11 @@ rootLogger.appenderRef.out.ref = out
 """
 
 
+def regional(name: str, region: str | None) -> str:
+    """The name of a server that is one region's own."""
+    return name if region is None else f"{region}/{name}"
+
+
 @dataclass(frozen=True, slots=True)
 class KafkaOptions:
     """What a local Kafka can do besides answering on a plain port.
@@ -92,16 +97,31 @@ class KafkaOptions:
 
 @dataclass(frozen=True, slots=True)
 class Kafka:
-    """How a Kafka is configured and started."""
+    """How a Kafka is configured and started.
+
+    Parameters
+    ----------
+    region
+        Whose Kafka it is, where a folder has one for each region.
+    """
 
     options: KafkaOptions
+    region: str | None = None
 
-    name = "kafka"
-    title = f"Kafka {VERSION}"
     main_port = "PLAINTEXT"
     # Kafka's own package binds SLF4J to Log4j; its jar alone does not, and would log nothing. The exclamation mark
     # keeps the versions that Log4j's description manages, an older Kafka's among them, off the class path.
     coordinates = (f"org.apache.kafka:kafka_2.13:{VERSION}", "org.apache.logging.log4j:log4j-slf4j-impl:2.24.3!")
+
+    @property
+    def name(self) -> str:
+        """By which it is started and stopped, and its folder within that of all servers."""
+        return regional("kafka", self.region)
+
+    @property
+    def title(self) -> str:
+        """For people."""
+        return f"Kafka {VERSION}" + (f" of {self.region}" if self.region else "")
 
     @property
     def ports(self) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from rich.console import Console
 
 from walstream.errors import ServerError
 from walstream.local.cassandra import Cassandra, CassandraOptions
-from walstream.local.kafka import Kafka, KafkaOptions
+from walstream.local.kafka import Kafka, KafkaOptions, regional
 from walstream.local.ports import free_port, is_free
 from walstream.local.processes import Identity, spawn
 from walstream.local.progress import StartProgress
@@ -27,6 +27,7 @@ DEFAULT_FOLDER = Path(".walstream/local")
 # A start takes seconds; on a machine that is busy with other things it may take many of them.
 START_SECONDS = 120.0
 LOG_LINES = 25
+RANKS = 10  # that a region may have
 
 
 class Program(Protocol):
@@ -74,7 +75,9 @@ class Status:
 
 
 class Servers:
-    """A Kafka and a Cassandra whose data, ports and logs are kept in one folder.
+    """A Kafka and a Cassandra whose data, ports and logs are kept in one folder, and a Kafka for each region.
+
+    Regions share the Cassandra, which is large; each may have a keyspace of its own there.
 
     As a context manager it stops at its end what it has started itself and not detached, and nothing else.
 
@@ -94,9 +97,11 @@ class Servers:
         cassandra: CassandraOptions | None = None,
     ) -> None:
         self.folder = Path(folder).absolute()
-        programs: tuple[Program, ...] = (Kafka(kafka or KafkaOptions()), Cassandra(cassandra or CassandraOptions()))
+        self._kafka = kafka or KafkaOptions()
+        programs: tuple[Program, ...] = (Kafka(self._kafka), Cassandra(cassandra or CassandraOptions()))
         self._programs = {each.name: each for each in programs}
         self._file = StateFile(self.folder)
+        self._add(self._file.read().regions)
         self._started: set[str] = set()
         self._children: dict[Identity, subprocess.Popen[bytes]] = {}
         self._writing = threading.Lock()
@@ -110,10 +115,20 @@ class Servers:
     ) -> None:
         self.close()
 
+    def _add(self, regions: Sequence[str]) -> None:
+        for region in regions:
+            kafka = Kafka(self._kafka, region)
+            self._programs.setdefault(kafka.name, kafka)
+
     @property
     def names(self) -> tuple[str, ...]:
-        """Names of the servers."""
+        """Names of the servers; that of a region is ``<region>/kafka``."""
         return tuple(self._programs)
+
+    @property
+    def regions(self) -> tuple[str, ...]:
+        """The regions that were ever started in this folder, in the order of their ranks."""
+        return tuple(self._file.read().regions)
 
     @property
     def brokers(self) -> str:
@@ -145,7 +160,13 @@ class Servers:
         return [self._status(program, state) for program in self._programs.values()]
 
     def up(
-        self, *, kafka: bool = True, cassandra: bool = True, detach: bool = False, console: Console | None = None
+        self,
+        *,
+        kafka: bool = True,
+        cassandra: bool = True,
+        regions: Sequence[str] = (),
+        detach: bool = False,
+        console: Console | None = None,
     ) -> Servers:
         """Start what does not run yet, and wait until it answers.
 
@@ -153,6 +174,8 @@ class Servers:
         ----------
         kafka, cassandra
             Which servers.
+        regions
+            Start a Kafka for each of these instead of one for all. The first that was ever named has rank 0.
         detach
             Whether they go on when this process ends; otherwise they end with it, however it ends.
         console
@@ -163,9 +186,14 @@ class Servers:
         ServerError
             One does not start; what this call has started is stopped again.
         """
-        names = [name for name, wanted in (("kafka", kafka), ("cassandra", cassandra)) if wanted]
         with self._file.locked():
             state = self._file.read()
+            state.regions += [region for region in dict.fromkeys(regions) if region not in state.regions]
+            if len(state.regions) > RANKS:
+                raise ServerError(f"{self.folder} would have more than {RANKS} regions: {', '.join(state.regions)}")
+            self._add(state.regions)
+            names = [regional("kafka", region) for region in regions or (None,)] if kafka else []
+            names += ["cassandra"] if cassandra else []
             missing = self._not_running(state, names)
             for name in missing:
                 state.owners.pop(name, None)

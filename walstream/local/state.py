@@ -26,11 +26,14 @@ class State:
         The servers that were started and not stopped; each may have died since.
     owners
         By server, the process whose end ends it, kept while it is stopped; a detached server has none.
+    regions
+        The regions that have a Kafka of their own; a region's place is its rank.
     """
 
     ports: dict[str, dict[str, int]] = field(default_factory=dict)
     processes: dict[str, Identity] = field(default_factory=dict)
     owners: dict[str, Identity] = field(default_factory=dict)
+    regions: list[str] = field(default_factory=list)
 
 
 class StateFile:
@@ -52,6 +55,7 @@ class StateFile:
             stored["ports"],
             {name: Identity(**each) for name, each in stored["processes"].items()},
             {name: Identity(**each) for name, each in stored["owners"].items()},
+            stored.get("regions", []),
         )
 
     def write(self, state: State) -> None:
