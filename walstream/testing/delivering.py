@@ -357,9 +357,9 @@ class DeliveryPartition:
 
     @property
     def wait(self) -> int | None:
-        """How long it is until something falls due, µs; None is for ever. The brokers' time is known to a millisecond."""
+        """How long it is until something falls due, µs; None is for ever."""
         due = self.processor.due_at()
-        return None if due is None else max(0, due - self.clock.now())
+        return None if due is None else max(0, due - self.clock.now())  # which is behind `now`, by up to 1 ms
 
     @property
     def _has_work(self) -> bool:

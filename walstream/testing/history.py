@@ -119,6 +119,12 @@ class Observed:
         return self.number(f"{OURS}position")
 
     @property
+    def log_position(self) -> Position:
+        """Partition and offset in the log, of a record of a DLQ or retry topic (``walstream-log-position``)."""
+        offset = self.number(f"{OURS}log-position")
+        return self.partition, -1 if offset is None else offset
+
+    @property
     def time(self) -> int | None:
         """Effective time, from ``walstream-time`` (microseconds)."""
         return self.number(f"{OURS}time")
@@ -303,11 +309,21 @@ class Target:
     deliveries
         In the order in which the target got them (of one key at least).
     dead
-        The target's DLQ.
+        What of the target's DLQ is dead for good.
     ordered
         Whether the target has ``ordering: key``.
     once
         Whether each record must come exactly once, as into a Kafka topic within the checkpoint.
+    whole
+        Whether deliveries show key, value, headers and timestamp; else the headers only as far as they are attributes.
+    redriven
+        What of the DLQ was tried anew since.
+    redrives
+        How often somebody asked for that, by the position in the log.
+    held
+        Whether a dead record keeps its key waiting, so that it is in its place when it is redriven.
+    pending
+        How many records wait: to be tried again, parked behind such, or unread on the retry topic.
     """
 
     name: str
@@ -315,6 +331,11 @@ class Target:
     dead: Sequence[Observed] = ()
     ordered: bool = True
     once: bool = False
+    whole: bool = True
+    redriven: Sequence[Observed] = ()
+    redrives: Mapping[Position, int] = field(default_factory=dict)
+    held: bool = False
+    pending: int = 0
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,7 @@ from walstream.testing.history import (
     Progress,
     Reply,
     Target,
+    attributes_of,
     foreign,
 )
 from walstream.testing.lifecycle import NOBODY, Lifecycle, Once, groups, one, refused_at
@@ -117,9 +118,11 @@ def _lost(history: History) -> Iterator[str]:
         for record in history.log:
             if record.is_for(target.name):
                 wanted[record.identity] += 1
-                if there[record.identity] < wanted[record.identity]:
+                if there[record.identity] < wanted[record.identity] and not _may_have_expired(target, record, history):
                     yield f"in the log, and neither at {target.name} nor in its DLQ: {record}"
-        for record in (*target.deliveries, *target.dead):
+        if target.pending:
+            yield f"not at rest: {target.pending} records wait at {target.name}"
+        for record in (*target.deliveries, *target.dead, *target.redriven):
             if record.identity not in wanted:
                 yield f"at {target.name} or in its DLQ, and not meant for it in the log: {record}"
     for stage, lag in history.lag.items():
@@ -208,8 +211,12 @@ def _not_one_end(history: History) -> Iterator[str]:
         applied, dead = _identities(target.deliveries), Counter(record.identity for record in target.dead)
         for record in history.log:
             ends = (record.identity in applied) + dead[record.identity]
-            if record.is_for(target.name) and not 1 <= ends <= logged_times[record.identity]:
+            least = 0 if _may_have_expired(target, record, history) else 1
+            if record.is_for(target.name) and not least <= ends <= logged_times[record.identity]:
                 yield f"{ends} ends at {target.name} (applied {record.identity in applied}): {record}"
+        for position, count in Counter(record.log_position for record in target.redriven).items():
+            if count > target.redrives.get(position, 0):
+                yield f"{count} times in the DLQ of {target.name} before it ended, redriven less often: log {position}"
 
 
 def wrong_answers(history: History) -> list[Violation]:
@@ -271,9 +278,10 @@ def _out_of_order(history: History) -> Iterator[str]:
 
 
 def _out_of_order_at(target: Target, log: Sequence[Observed]) -> Iterator[str]:
-    dead = _identities(target.dead)
+    left_out = _identities(target.dead) | (set() if target.held else _identities(target.redriven))
+    left_out |= _identities(record for record in log if record.expiry is not None) - _identities(target.deliveries)
     due = {
-        key: [record.identity for record in records if record.is_for(target.name) and record.identity not in dead]
+        key: [record.identity for record in records if record.is_for(target.name) and record.identity not in left_out]
         for key, records in _by_key(log).items()
     }
     for key, seen in _by_key(target.deliveries).items():
@@ -508,11 +516,23 @@ def _changed(history: History) -> Iterator[str]:
     for record in history.log:
         logged[record.identity].append(record.content)
     for target in history.targets:
-        for name, records in ((target.name, target.deliveries), (f"the DLQ of {target.name}", target.dead)):
+        letters = [*target.dead, *target.redriven]
+        for name, records in ((target.name, target.deliveries), (f"the DLQ of {target.name}", letters)):
+            seen = _attributes_only if records is target.deliveries and not target.whole else _all_of_it
             for record in records:
-                contents = logged.get(record.identity, ())
-                if contents and record.content not in contents:
-                    yield from _difference(name, contents[0], record)
+                contents = [seen(content) for content in logged.get(record.identity, ())]
+                if contents and seen(record.content) not in contents:
+                    yield from _difference(name, logged[record.identity][0], record)
+
+
+def _all_of_it(content: Content) -> Content:
+    return content
+
+
+def _attributes_only(content: Content) -> Content:
+    """What survives where headers travel only as far as they are attributes of the event."""
+    attributes = sorted(attributes_of(content).items())
+    return content._replace(headers=tuple((name, text.encode()) for name, text in attributes))
 
 
 def _difference(name: str, before: Content, after: Observed) -> Iterator[str]:
@@ -522,6 +542,11 @@ def _difference(name: str, before: Content, after: Observed) -> Iterator[str]:
 
 
 # ---------------------------------------------------------------------------------------------------- helpers
+
+
+def _may_have_expired(target: Target, record: Observed, history: History) -> bool:
+    """Whether a record of the log may rightly have come to nothing, since it expired while it waited at a target."""
+    return not target.once and record.expiry is not None and record.expiry <= history.ended * 1000
 
 
 def _or(number: int | None) -> int:

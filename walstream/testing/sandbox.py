@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -15,7 +17,7 @@ from typing import Any, Self
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from walstream import topics
+from walstream import dead, delivery_tables, topics
 from walstream.apply import apply
 from walstream.changes import Action
 from walstream.config import load_connections, load_namespaces
@@ -26,7 +28,7 @@ from walstream.engine.topology import TableSpec
 from walstream.identity import identity
 from walstream.kafka import KafkaConnection
 from walstream.schedule import MARK
-from walstream.testing.history import Answer, Content, History, Progress, Target, foreign
+from walstream.testing.history import Answer, Content, History, Observed, Position, Progress, Target, foreign
 from walstream.testing.invariants import Violation, explain, violations
 from walstream.testing.ledger import Ledger
 from walstream.testing.producer import Producer
@@ -41,6 +43,31 @@ COPY, BASE = "copy", "base"
 TIMEOUT = 30.0  # s, for one request
 
 
+@dataclass(frozen=True)
+class OwnTarget:
+    """A target that a test brings along.
+
+    Parameters
+    ----------
+    words
+        Of the namespace file. If there is a connection, it has the target's name.
+    connection
+        Of ``connections.yaml``.
+    deliveries
+        What the target has seen so far, in its order.
+    """
+
+    words: Mapping[str, Any]
+    connection: Mapping[str, Any] | None = None
+    deliveries: Callable[[], Sequence[Observed]] = list
+
+    @classmethod
+    def http(cls, url: str, deliveries: Callable[[], Sequence[Observed]], **words: Any) -> Self:
+        """An application; its requests end after half a second, and a new owner need not wait for those of the old."""
+        options = {"timeout": "500ms", "compares_times": True}
+        return cls({"sink": "http", "options": options, **words}, {"sink": "http", "url": url}, deliveries)
+
+
 class Sandbox:
     """One namespace with a target ``copy`` (a Kafka topic) and, where there is a Cassandra, a target ``base``.
 
@@ -52,12 +79,23 @@ class Sandbox:
         Addresses of the servers, ``host:port``.
     partitions
         Of the namespace.
+    targets
+        These instead, by name; a Cassandra is only there for those that name it.
     """
 
-    def __init__(self, folder: Path, brokers: str, cassandra: str | None = None, *, partitions: int = 4) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        brokers: str,
+        cassandra: str | None = None,
+        *,
+        partitions: int = 4,
+        targets: Mapping[str, OwnTarget] | None = None,
+    ) -> None:
         self.name = f"t{uuid.uuid4().hex[:8]}"
         self.folder, self.brokers, self.cassandra, self.partitions = folder, brokers, cassandra, partitions
-        self.targets = (COPY,) if cassandra is None else (COPY, BASE)
+        self.own = dict(targets or {})
+        self.targets = tuple(self.own) or ((COPY,) if cassandra is None else (COPY, BASE))
         self.kafka: dict[str, Any] = {"bootstrap.servers": brokers}
         self.readback = Readback(self.kafka)
         self._admin = AdminClient(self.kafka)
@@ -86,6 +124,14 @@ class Sandbox:
         """The consumer group of ``router`` or of a target."""
         return f"walstream.router.{self.name}" if stage == "router" else f"walstream.{self.name}.{stage}"
 
+    def dlq(self, target: str) -> str:
+        """A target's dead-letter topic."""
+        return f"{self.name}.{target}.dlq"
+
+    def retries(self, target: str) -> str:
+        """A target's retry topic."""
+        return f"{self.name}.{target}.retry"
+
     def source(self, stage: str) -> str:
         """The topic that a stage reads."""
         return self.ingress if stage == "router" else self.log
@@ -95,21 +141,28 @@ class Sandbox:
     def _write_configuration(self) -> None:
         config = self.folder / "config"
         config.mkdir(parents=True)
-        lines = [
-            "version: 1",
-            f"namespace: {self.name}",
-            f"topics: {{partitions: {self.partitions}, replication: 1, min_insync: 1}}",
-            f'key: "{KEY}"',
-            "targets:",
-            f"  {COPY}: {{sink: kafka, options: {{topic: {self.copy}}}}}",
-        ]
-        if self.cassandra is not None:
+        targets = self.own or {COPY: OwnTarget({"sink": "kafka", "options": {"topic": self.copy}})}
+        if self.cassandra is not None and not self.own:
             host, _, port = self.cassandra.rpartition(":")
-            connection = f"main: {{sink: cassandra, hosts: [{host}], port: {port}}}\n"
-            (config / "connections.yaml").write_text(connection)
-            options = f"{{keyspace: {self.name}, consistency: ONE}}"
-            lines.append(f"  {BASE}: {{sink: cassandra, connection: main, options: {options}}}")
-        (config / f"{self.name}.yaml").write_text("\n".join(lines) + "\n")
+            targets[BASE] = OwnTarget(
+                {"sink": "cassandra", "options": {"keyspace": self.name, "consistency": "ONE"}},
+                {"sink": "cassandra", "hosts": [host], "port": int(port)},
+            )
+        connections = {name: target.connection for name, target in targets.items() if target.connection is not None}
+        words = {
+            name: {**target.words, **({} if target.connection is None else {"connection": name})}
+            for name, target in targets.items()
+        }
+        document = {
+            "version": 1,
+            "namespace": self.name,
+            "topics": {"partitions": self.partitions, "replication": 1, "min_insync": 1},
+            "key": KEY,
+            "targets": words,
+        }
+        for file, content in (("connections", connections), (self.name, document)):
+            if content:
+                (config / f"{file}.yaml").write_text(json.dumps(content, indent=2) + "\n")  # which is YAML as well
 
     def apply(self) -> Self:
         """Make the topics, the keyspace and the tables."""
@@ -122,7 +175,8 @@ class Sandbox:
         return self
 
     def _make_topics(self) -> None:
-        self._admin.create_topics([NewTopic(self.copy, self.partitions, 1)])[self.copy].result(TIMEOUT)
+        if COPY in self.targets:
+            self._admin.create_topics([NewTopic(self.copy, self.partitions, 1)])[self.copy].result(TIMEOUT)
         config = self.folder / "config"
         changes = apply(
             load_namespaces(config).values(),
@@ -238,12 +292,32 @@ class Sandbox:
         """How many offsets a stage is behind its source."""
         return self.readback.lag(self.group(stage), self.source(stage))
 
+    def table(self, name: str) -> dict[tuple[int, bytes], bytes]:
+        """The rows of one of the namespace's tables by partition and key, as its changelog has them."""
+        rows: dict[tuple[int, bytes], bytes] = {}
+        for record in self.readback.records(f"{self.name}.{name}.changelog"):
+            if record.value is None:
+                rows.pop((record.partition, record.key or b""), None)
+            else:
+                rows[record.partition, record.key or b""] = record.value
+        return rows
+
     def pending(self) -> int:
-        """How many delayed records are in the schedule, as its changelog says."""
-        rows = {(row.partition, row.key): row.value for row in self.readback.records(f"{self.name}.schedule.changelog")}
-        return sum(
-            key != MARK and value is not None and kind_of(value) is Kind.WRITE for (_, key), value in rows.items()
-        )
+        """How many delayed records are in the schedule."""
+        return sum(key != MARK and kind_of(value) is Kind.WRITE for (_, key), value in self.table("schedule").items())
+
+    def waiting(self, target: str) -> int:
+        """How many records wait at a target: unread on its retry topic, to be tried again, or parked."""
+        unread = self.readback.lag(self.group(target), self.retries(target))
+        if unread:
+            return unread  # what they become is in no table yet
+        scheduled = sum(key != MARK for _, key in self.table(f"{target}.schedule"))
+        return scheduled + len(self.table(f"{target}.parked"))
+
+    def deaths(self, target: str) -> dict[Position, dead.State]:
+        """What became of what died at a target, by its place in the log."""
+        rows = self.table(f"{target}.dead")
+        return {(partition, dead.position_of(key)): dead.decode(row).state for (partition, key), row in rows.items()}
 
     @property
     def _waits(self) -> bool:
@@ -279,12 +353,15 @@ class Sandbox:
             def drained(stage: str = stage) -> bool:
                 self.raise_if_crashed()
                 try:
-                    return self.lag(stage) == 0
+                    return self.lag(stage) == 0 and (stage == "router" or self.waiting(stage) == 0)
                 except KafkaException:  # the broker is away, and comes back
                     return False
 
-            left = timeout - (time.monotonic() - begun)
-            wait_until(drained, left, lambda stage=stage: f"{stage} drained, it is {self.lag(stage)} behind")  # type: ignore[misc]
+            def behind(stage: str = stage) -> str:
+                waiting = "" if stage == "router" else f", and {self.waiting(stage)} records wait"
+                return f"{stage} drained, it is {self.lag(stage)} behind{waiting}"
+
+            wait_until(drained, timeout - (time.monotonic() - begun), behind)
         return time.monotonic() - begun
 
     # ------------------------------------------------------------------------------------------- reading back
@@ -292,10 +369,10 @@ class Sandbox:
     def sample(self) -> None:
         """Note what every stage has committed, and how far its outputs reach (see `Progress`)."""
         ends = self.readback.ends
-        for stage in ("router", COPY):
+        for stage in ("router", *({COPY} & {*self.targets})):
             outputs = {"log": self.log, "dlq": f"{self.name}.dlq", "answers": f"{self.name}.answers"}
             if stage == COPY:
-                outputs = {"target": self.copy, "dlq": f"{self.name}.{COPY}.dlq"}
+                outputs = {"target": self.copy, "dlq": self.dlq(COPY)}
             committed = self.readback.committed(self.group(stage), self.source(stage))
             reached = {output: ends(topic, committed=False) for output, topic in outputs.items()}
             self._samples.append(Progress(stage, committed, reached))
@@ -328,12 +405,35 @@ class Sandbox:
             ingress=[replace(record, headers=foreign(record.headers)) for record in records(self.ingress)],
             log=records(self.log),
             refused=records(f"{self.name}.dlq"),
-            targets=[Target(COPY, records(self.copy), records(f"{self.name}.{COPY}.dlq"), once=True)],
+            targets=[self._seen(target) for target in self.targets if target == COPY or target in self.own],
             progress=list(self._samples),
             lag={stage: self.lag(stage) for stage in ("router", *self.targets)},
             answers=records(f"{self.name}.answers"),
             pending=self.pending(),
             ended=int(time.time() * 1000),
+        )
+
+    def _seen(self, name: str) -> Target:
+        """What a target got."""
+        letters, own = self.readback.records(self.dlq(name)), self.own.get(name)
+        if own is None:
+            return Target(name, self.readback.records(self.copy), letters, once=True, pending=self.waiting(name))
+        deaths = self.deaths(name)
+        latest = {letter.log_position: letter for letter in letters}
+        dead_ones = [
+            letter for position, letter in latest.items() if deaths.get(position) not in (None, dead.State.REDRIVEN)
+        ]
+        said = self.readback.records(self.retries(name))
+        return Target(
+            name,
+            own.deliveries(),
+            dead_ones,
+            ordered=own.words.get("ordering", "key") == "key",
+            whole=False,
+            redriven=[letter for letter in letters if not any(letter is one for one in dead_ones)],
+            redrives=Counter(each.log_position for each in said if each.header("walstream-control") == b"redrive"),
+            held=own.words.get("on_dead") == "hold",
+            pending=self.waiting(name),
         )
 
     def rows(self, table: str) -> dict[Key, Row]:
@@ -354,10 +454,10 @@ class Sandbox:
     def broken(self, history: History) -> list[Violation]:
         """What is broken, by all that can be read back at rest."""
         found = violations(history)
-        if BASE in self.targets:
+        if BASE in self.targets and not self.own:
             for table, key in PRIMARY_KEYS.items():
                 found += wrong_rows(expected_rows(history.log, table, key, BASE), self.rows(table), table)
-            for record in self.readback.records(f"{self.name}.{BASE}.dlq"):
+            for record in self.readback.records(self.dlq(BASE)):
                 found.append(Violation(2, f"dead at {BASE}: {record}, {dict(record.headers)}"))
         return found
 
@@ -378,6 +478,11 @@ class Sandbox:
             if worker.topology == "topologies.router":
                 folder = worker.data / self.group("router") / f"router.{self.name}"
                 found += wrong_stores(folder, tables, self.partitions, self.readback)
+        for target in self.targets:
+            kept = delivery_tables.specs(namespace, target)
+            for worker in self.workers:
+                folder = worker.data / self.group(target) / f"{self.name}.{target}"
+                found += wrong_stores(folder, kept, self.partitions, self.readback)
         stored = {
             (record.partition, (record.key or b"")[SEGMENT.size :]): record.value
             for record in self.readback.records(changelogs["dedup"].name)
