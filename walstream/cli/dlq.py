@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from walstream.cli.output import (
-    cell,
     json_option,
+    plain,
     plural,
     print_json,
     print_json_rows,
-    print_table,
+    print_rows,
     say,
     settings_options,
     yes_option,
@@ -139,22 +139,17 @@ def list_(
       walstream dlq list flights.base --limit 0 --json | jq -r '.[].error' | sort | uniq -c
     """
     opened = _Opened(settings, target)
-    letters = opened.letters.read(wanted)
+    rows = (_listed(letter, payload=payload) for letter in opened.letters.read(wanted))
     if as_json:
-        print_json_rows(_listed(letter, payload=payload) for letter in islice(letters, limit or None))
+        print_json_rows(islice(rows, limit or None))
         return
-    found = [_listed(letter, payload=payload) for letter in islice(letters, limit + 1 if limit else None)]
-    if not found:
-        say(f"{opened.full}: nothing is dead" if wanted.is_for_all else f"{opened.full}: no such letter")
-        return
-    rows, more = (found[:limit], len(found) > limit) if limit else (found, False)
     columns = ["position", "when", "key", "id", *(("code",) if target[1] is None else ("attempts#", "state")), "error"]
-    columns += ["payload"] if payload else []
-    for row in rows:
-        row["position"] = f"{row['partition']}:{row['position']}"
-    print_table(columns, [[cell(row.get(column.removesuffix("#"))) for column in columns] for row in rows])
-    if more:
-        say("and more; --limit 0 shows all")
+    print_rows(
+        columns + (["payload"] if payload else []),
+        (row | {"position": f"{row['partition']}:{row['position']}"} for row in rows),
+        limit=limit,
+        nothing=f"{opened.full}: nothing is dead" if wanted.is_for_all else f"{opened.full}: no such letter",
+    )
 
 
 @dlq.command(short_help="Show a dead letter with all its headers.")
@@ -189,13 +184,14 @@ def show(
     headers, text = document.pop("headers"), document.pop("payload", None)
     for name, value in document.items():
         if value is not None:
-            click.echo(f"{click.style(f'{name}:', bold=True)} {value}")
+            click.echo(f"{click.style(f'{name}:', bold=True)} {plain(str(value))}")
     click.echo(click.style("headers:", bold=True))
     for header in headers:
-        click.echo(f"  {header['name']}{'' if header['value'] is None else ': ' + header['value']}")
+        value = header["value"]
+        click.echo(f"  {plain(header['name'])}{'' if value is None else f': {plain(value)}'}")
     if payload:
         click.echo(click.style("payload:", bold=True))
-        click.echo("(null)" if text is None else text)
+        click.echo("(null)" if text is None else plain(text, keep="\n\t"))
 
 
 @dlq.command(short_help="Write dead letters as lines of JSON.")

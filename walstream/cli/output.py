@@ -6,7 +6,9 @@ What a command found goes to stdout; what it says along the way, to stderr.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,8 @@ import click
 import orjson
 
 from walstream.settings import Settings
+
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 yes_option = click.option("--yes", "-y", is_flag=True, help="Ask nothing.")
@@ -48,11 +52,40 @@ def print_json_rows(rows: Iterable[Any]) -> None:
     click.echo("[]" if before == "[" else "]")
 
 
+def plain(text: str, *, keep: str = "") -> str:
+    """Text that others wrote, without what would steer a terminal; but for the characters that are to be kept."""
+    return _CONTROLS.sub(lambda found: found[0] if found[0] in keep else f"\\x{ord(found[0]):02x}", text)
+
+
 def cell(value: Any) -> str:
-    """What a table shows of a value that may be anything, such as text with brackets; None is nothing."""
+    """What a table shows of a value that others wrote; None is nothing."""
     from rich.markup import escape
 
-    return "" if value is None else escape(str(value))
+    return "" if value is None else escape(plain(str(value)))
+
+
+def print_rows(columns: Sequence[str], rows: Iterator[Mapping[str, Any]], *, limit: int, nothing: str) -> None:
+    """A result of many rows for people: a table of at most so many, or without a limit (0) lines as the rows come.
+
+    Parameters
+    ----------
+    columns
+        As those of `print_table`, and as the values of rows are called.
+    nothing
+        What is said where there is no row.
+    """
+    names = [column.removesuffix("#") for column in columns]
+    first = list(islice(rows, limit or 1))
+    if not first:
+        say(nothing)
+    elif limit:
+        print_table(columns, [[cell(row.get(name)) for name in names] for row in first])
+        if next(rows, None) is not None:
+            say("and more; --limit 0 shows all")
+    else:
+        click.echo("\t".join(names))
+        for row in chain(first, rows):
+            click.echo("\t".join("" if (value := row.get(name)) is None else plain(str(value)) for name in names))
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str | None = None) -> None:

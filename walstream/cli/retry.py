@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from itertools import chain
-
 import click
 
-from walstream.cli.output import cell, json_option, print_json_rows, print_table, say, settings_options
+from walstream.cli.output import json_option, print_json_rows, print_rows, settings_options
 from walstream.cli.parameters import TargetName
 from walstream.settings import Settings
+
+COLUMNS = {
+    "retrying": ("due", "partition#", "log_position#", "key", "id", "attempt#", "age#", "error"),
+    "blocked": ("partition#", "key", "state", "head#", "tail#", "parked#"),
+    "parked": ("partition#", "log_position#", "key", "id", "bytes#"),
+}
 
 
 @click.group()
@@ -57,20 +61,10 @@ def list_(
     assert name is not None
     connection = KafkaConnection.from_settings(settings)
     backlog = Backlog(Scanner(connection, Admin(connection)), namespace, name)
-    read = backlog.parked if parked else backlog.blocked if blocked else backlog.retrying
+    table = "parked" if parked else "blocked" if blocked else "retrying"
+    read = {"retrying": backlog.retrying, "blocked": backlog.blocked, "parked": backlog.parked}[table]
     if as_json:
         print_json_rows(read(limit=limit, key=key))
         return
-    found = list(read(limit=limit + 1 if limit else 0, key=key))  # one more than is shown says that there are more
-    if not found:
-        say(f"{namespace.name}.{name}: nothing waits")
-        return
-    columns = list(dict.fromkeys(chain.from_iterable(found)))
-    shown = found[:limit] if limit else found
-    numbers = {"partition", "number", "log_position", "attempt", "age", "bytes", "head", "tail", "parked"}
-    print_table(
-        [f"{column}#" if column in numbers else column for column in columns],
-        [[cell(row.get(column)) for column in columns] for row in shown],
-    )
-    if len(found) > len(shown):
-        say("and more; --limit 0 shows all")
+    rows = read(limit=limit + 1 if limit else 0, key=key)  # one more than is shown says that there are more
+    print_rows(COLUMNS[table], rows, limit=limit, nothing=f"{namespace.name}.{name}: nothing waits")

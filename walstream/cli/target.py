@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from walstream.cli.output import json_option, print_json, say, settings_options, yes_option
+from walstream.cli.output import json_option, plain, print_json, say, settings_options, yes_option
 from walstream.cli.parameters import Position, Seconds, TargetName
 from walstream.settings import Settings
 
@@ -119,7 +119,7 @@ def quarantine(
         )
     shown = _describe(record)
     if not yes:
-        say(", ".join(f"{word} {what}" for word, what in shown.items()))
+        say(plain(", ".join(f"{word} {what}" for word, what in shown.items())))
         full = f"{namespace.name}.{name}"
         click.confirm(f"Put it into the DLQ of {full}, whatever {full} would say?", abort=True, err=True)
     controller = Controller(connection, scanner, namespace, name)
