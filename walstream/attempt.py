@@ -26,6 +26,7 @@ from walstream.errors import RecordRefused, StateMismatch
 from walstream.headers import (
     CONTROL_HEADER,
     HEADERS_VERSION,
+    KIND_HEADER,
     PATH_HEADER,
     POSITION_HEADER,
     PREFIX,
@@ -173,6 +174,7 @@ def _read(partition: int, record: KafkaRecord) -> tuple[Attempt, dict[str, bytes
                 int(ours[POSITION_HEADER]),  # type: ignore[arg-type]
                 get(PATH_HEADER) or b"",
                 record,
+                get(KIND_HEADER) or b"",
             ),
             int(ours[ATTEMPT_HEADER]),  # type: ignore[arg-type]
             int(get(AGE_HEADER) or b"0"),

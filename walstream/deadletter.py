@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from walstream.entry import Entry
 from walstream.errors import RecordRefused
 from walstream.headers import (
+    KIND_HEADER,
     PATH_HEADER,
     POSITION_HEADER,
     TIME_HEADER,
@@ -156,6 +157,8 @@ def origin(entry: Entry, target: str) -> list[Header]:
     ]
     if entry.path:
         ours.append((PATH_HEADER, entry.path))
+    if entry.kind:
+        ours.append((KIND_HEADER, entry.kind))
     if entry.position >= 0:
         ours.append((LOG_POSITION_HEADER, b"%d" % entry.position))
     return ours

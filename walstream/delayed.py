@@ -112,7 +112,13 @@ def encode_delayed(
 
 
 def store_record(
-    raw: KafkaRecord, record: Record | None, time: int, appended: int, expiry: int | None, identity: bytes
+    raw: KafkaRecord,
+    record: Record | None,
+    time: int,
+    appended: int,
+    expiry: int | None,
+    identity: bytes,
+    added: Sequence[Header] = (),
 ) -> bytes:
     """The stored form of a record of the ingress, copied as it is encoded there.
 
@@ -120,10 +126,16 @@ def store_record(
     ----------
     record
         What was parsed, if it was: a record with headers of walstream's is stored without them.
+    added
+        Headers of walstream's that it is to have on the log, beside those that every entry has.
     """
     fields, count, headers = raw.parts
     if record is not None and len(record.headers) != count:
-        return encode_delayed(raw.timestamp, time, appended, expiry, identity, raw.key, raw.value, record.headers)
+        own = [*added, *record.headers]
+        return encode_delayed(raw.timestamp, time, appended, expiry, identity, raw.key, raw.value, own)
+    for name, text in reversed(added):
+        headers = encode_block(name.encode()) + encode_block(text) + headers
+        count += 1
     expiry = NEVER if expiry is None else expiry
     head = _pack(Kind.WRITE, _VERSION, raw.timestamp, time, appended, expiry, identity, len(fields), count)
     return head + fields + headers

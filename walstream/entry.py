@@ -8,6 +8,8 @@ from typing import NoReturn
 from walstream.errors import RecordRefused, StateMismatch
 from walstream.headers import (
     HEADERS_VERSION,
+    KIND_HEADER,
+    LOCAL,
     PATH_HEADER,
     POSITION_HEADER,
     PREFIX,
@@ -36,7 +38,9 @@ class Entry:
     ingress_position
         Where in the ingress.
     path
-        The regions passed, comma-separated.
+        The regions passed, comma-separated; empty for what was written in this one.
+    kind
+        Nothing for an ordinary write; else one of the words of `walstream.headers`.
     """
 
     __slots__ = (
@@ -47,6 +51,7 @@ class Entry:
         "_type",
         "ingress_position",
         "key",
+        "kind",
         "partition",
         "path",
         "position",
@@ -67,10 +72,11 @@ class Entry:
         ingress_position: int,
         path: bytes = b"",
         raw: KafkaRecord | None = None,
+        kind: bytes = b"",
     ) -> None:
         self.partition, self.position = partition, position
         self.key, self.value, self.timestamp = key, value, timestamp
-        self.time, self.ingress_position, self.path = time, ingress_position, path
+        self.time, self.ingress_position, self.path, self.kind = time, ingress_position, path, kind
         self._headers: Sequence[Header] | None = headers
         self._record: Record | None = None
         self._raw = raw
@@ -89,7 +95,9 @@ class Entry:
         found = plain_entry(record)
         if found is None:
             refuse_misnamed(record)
-            return cls.from_log(partition, record.offset, record.key, record.value, record.headers, record.timestamp)
+            entry = cls.from_log(partition, record.offset, record.key, record.value, record.headers, record.timestamp)
+            entry._raw = record
+            return entry
         time, ingress_position, timestamp, path, for_all, kind = found
         entry = cls(partition, record.offset, record.key, record.value, (), timestamp, time, ingress_position, path)
         entry._headers, entry._raw, entry._for_all, entry._type = None, record, for_all, kind
@@ -137,6 +145,7 @@ class Entry:
                 int(ours[TIME_HEADER]),  # type: ignore[arg-type]
                 int(ours[POSITION_HEADER]),  # type: ignore[arg-type]
                 ours.get(PATH_HEADER) or b"",
+                kind=ours.get(KIND_HEADER) or b"",
             )
         except (KeyError, TypeError, ValueError) as error:
             raise RecordRefused(
@@ -190,10 +199,19 @@ class Entry:
     def payload(self) -> bytes | None:
         return self.record.payload if self._type is None else self.value
 
-    def is_for(self, target: str) -> bool:
-        """Whether the record is meant for a target of that name."""
+    def is_for(self, target: str, *, controls: bool = False) -> bool:
+        """Whether the record is meant for a target of that name.
+
+        Parameters
+        ----------
+        controls
+            Whether the target's sink acts on control entries (`Sink.takes_controls`): for others there is nothing in
+            them.
+        """
         if self._for_all:
             return True
+        if self.kind and self.kind != LOCAL and not controls:
+            return False
         targets = None if self._record is None and _surely_for_all(self.headers) else self.record.targets
         return targets is None or target in targets
 

@@ -22,8 +22,15 @@ TIMESTAMP_HEADER = "walstream-timestamp"
 """The record's original Kafka timestamp, milliseconds since the epoch."""
 PATH_HEADER = "walstream-path"
 """The regions passed, comma-separated; absent where there were none."""
+KIND_HEADER = "walstream-kind"
+"""What an entry is that is no ordinary write (`CANCEL` and the words below it); absent on all others."""
 CONTROL_HEADER = "walstream-control"
 """On a retry topic: what people say to the target (`walstream.control`)."""
+
+CANCEL, RESCHEDULE, SCHEDULED = b"cancel", b"reschedule", b"scheduled"
+"""Control entries: an action, and a write that waits for its time in each region. Only replicate targets act on them."""
+LOCAL = b"local"
+"""A write that every region has of its own, since each let it wait; it is not sent to others again."""
 
 HEADERS_VERSION = 1
 VERSION = (VERSION_HEADER, b"%d" % HEADERS_VERSION)
@@ -35,7 +42,13 @@ def strip_headers(headers: Iterable[Header]) -> list[Header]:
 
 
 def log_headers(
-    record_headers: Iterable[Header], *, time_us: int, position: int, timestamp_ms: int, path: bytes = b""
+    record_headers: Iterable[Header],
+    *,
+    time_us: int,
+    position: int,
+    timestamp_ms: int,
+    path: bytes = b"",
+    kind: bytes = b"",
 ) -> list[Header]:
     """The headers of a record on the log: ours in front, then the record's own.
 
@@ -51,6 +64,8 @@ def log_headers(
         The record's original Kafka timestamp.
     path
         The regions passed, comma-separated.
+    kind
+        What it is, where it is no ordinary write.
     """
     ours: list[Header] = [
         VERSION,
@@ -60,4 +75,26 @@ def log_headers(
     ]
     if path:
         ours.append((PATH_HEADER, path))
+    if kind:
+        ours.append((KIND_HEADER, kind))
+    return [*ours, *record_headers]
+
+
+def sent_headers(
+    record_headers: Iterable[Header], *, time: bytes, timestamp: bytes, path: bytes, kind: bytes = b""
+) -> list[Header]:
+    """The headers of a record that is sent to another region: ours in front, then the record's own.
+
+    Parameters
+    ----------
+    time, timestamp
+        As they stand on the log: effective time (µs) and original timestamp (ms).
+    path
+        The regions passed, comma-separated, the sender's own at the end.
+    kind
+        What it is, where it is no ordinary write.
+    """
+    ours = [VERSION, (TIME_HEADER, time), (TIMESTAMP_HEADER, timestamp), (PATH_HEADER, path)]
+    if kind:
+        ours.append((KIND_HEADER, kind))
     return [*ours, *record_headers]

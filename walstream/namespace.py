@@ -35,6 +35,9 @@ HEADROOM = 64 * 1024
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,62}$")]
 """The name of a namespace or of a target."""
 
+REPLICATE = "replicate"
+"""The sink of a target that is another region."""
+
 _KAFKA_NAME = re.compile(r"[a-zA-Z0-9._-]{1,249}")
 
 
@@ -157,9 +160,13 @@ class ScheduleOptions(Words):
         that fell due while the router was stopped. They go oldest first. What falls due on time is not bounded, and
         what is behind the overdue ones waits for them: a rate below the one at which records usually fall due never
         makes up for a stop.
+    where
+        In which region a delayed record waits, where there are several: the one in which it was written (``origin``),
+        from which it is sent to the others when it is due; or ``each``, to which it is sent at once.
     """
 
     overdue_rate: Rate = 20_000.0
+    where: Literal["origin", "each"] = "origin"
 
 
 class RetryOptions(Words):
@@ -311,6 +318,21 @@ class Namespace(Words):
         if key is not None:
             KeyTemplate(key)
         return key
+
+    @property
+    def replicates(self) -> bool:
+        """Whether its records are sent to other regions."""
+        return any(target.sink == REPLICATE for target in self.targets.values())
+
+    @model_validator(mode="after")
+    def _one_time_in_all_regions(self) -> Namespace:
+        if self.schedule.where == "each" and self.delayed_time == "due":
+            raise fault(
+                "where: each and delayed_time: due do not go together: each region would give the record another time",
+                *("schedule", "where"),
+                remedy="write where: origin, or delayed_time: write",
+            )
+        return self
 
     def remember(self, target: str) -> int:
         """How long (ms) a target's sink must refuse what is older than a delete: for as long as such a thing may come.

@@ -23,10 +23,11 @@ from walstream.engine.app import App, make_app
 from walstream.engine.checkpoint import Checkpoint
 from walstream.engine.clock import Clock
 from walstream.engine.fetch import Fetch
+from walstream.engine.output import Output
 from walstream.engine.topology import Topology
 from walstream.entry import refuse_misnamed
 from walstream.errors import ConfigurationError, RecordRefused
-from walstream.headers import log_headers
+from walstream.headers import SCHEDULED, log_headers, strip_headers
 from walstream.identity import identity
 from walstream.kafka import KafkaConnection
 from walstream.metrics import RouterMetrics, serve
@@ -35,19 +36,20 @@ from walstream.mutation import TYPE, KeyTemplate, key_mismatch, parse_mutation
 from walstream.namespace import Namespace
 from walstream.preflight import preflight
 from walstream.record import Record, parse
+from walstream.replica import Replica, read_replica, regions_of
 from walstream.settings import Settings
 from walstream.trim import trim
 from walstream.waiting_room import Known, Terms, WaitingRoom
 from walstream.wire import Record as KafkaRecord
-from walstream.wire import plain_event
+from walstream.wire import plain_event, plain_replica
 
 log = logging.getLogger(__name__)
 
 CHUNK = 64  # records decoded at once: enough to pay for one look into the table, few enough for the cache
 SAMPLE = 1_000  # records between two looks at a producer's partitioner
-Accepted = tuple[KafkaRecord, bytes, int, int, Terms | None, Record | None]
-"""A record, its identity, append time (ms) and write time (µs), its terms, if it may have some, and what was parsed
-where it is of no common kind."""
+Accepted = tuple[KafkaRecord, bytes, int, int, Terms | None, Record | None, Replica | None]
+"""A record, its identity, append time (ms) and write time (µs), its terms, if it may have some, what was parsed where
+it is of no common kind, and what it says where another region sent it."""
 MUTATION_TYPE = TYPE.encode()
 _ENDS = {EXPIRED: "expired", CANCELLED: "cancelled"}
 
@@ -60,13 +62,20 @@ class RouterProcessor:
     namespace, partition
         What it serves.
     rank
-        The region's rank, the last digit of every effective time.
+        The region's rank, the last digit of every effective time that is given here.
     metrics
         Where it counts.
+    region
+        The region's name. Without one there are no others, and nothing is taken for a record of theirs.
     """
 
-    def __init__(self, namespace: Namespace, partition: int, rank: int, metrics: RouterMetrics) -> None:
+    def __init__(
+        self, namespace: Namespace, partition: int, rank: int, metrics: RouterMetrics, region: str | None = None
+    ) -> None:
         self._namespace, self._partition = namespace, partition
+        self._region, self._rank = region, rank
+        self._replicates = region is not None and namespace.replicates
+        self._each = self._replicates and namespace.schedule.where == "each"
         self._metrics = metrics
         self._log = topics.log(namespace).name
         self._dlq = topics.dlq(namespace).name
@@ -110,11 +119,15 @@ class RouterProcessor:
     def _route(self, chunk: list[KafkaRecord], checkpoint: Checkpoint) -> None:
         now = int(time.time() * 1000)
         accepted: list[Accepted] = []
+        refused = circled = 0
         for raw in chunk:
             try:
                 accepted.append(self._accept(raw, now))
             except RecordRefused as refusal:
                 self._refuse(raw, refusal, checkpoint, now)
+                refused += 1
+            except Circled:
+                circled += 1
         self._sample(chunk)
 
         dedup = checkpoint.table(self._dedup)
@@ -122,10 +135,12 @@ class RouterProcessor:
         room, assign = self._room, self._times.assign
         rows: dict[bytes, bytes] = {}  # of this chunk: the table was asked before they were there
         new = logged = 0
-        count: Counter[str] = Counter(refused=len(chunk) - len(accepted))
+        count: Counter[str] = Counter(refused=refused, circled=circled)
         names = [name for _, name, *_ in accepted]
         known, waiting = dedup.get_many(names), room.look_up(names, checkpoint)
-        for (raw, name, appended, written, terms, record), row, stored in zip(accepted, known, waiting, strict=True):
+        for (raw, name, appended, written, terms, record, replica), row, stored in zip(
+            accepted, known, waiting, strict=True
+        ):
             position = raw.offset
             if name in rows or (row is not None and decide(decode_row(row), position) is DUPLICATE):
                 continue
@@ -133,26 +148,44 @@ class RouterProcessor:
                 self._segment = segment_of(appended, self._window)
             destination: int | None
             if terms is None and stored is None and name not in room.changed:
-                destination = output.append_entry(raw, assign(written, position))
+                if replica is None:
+                    destination = output.append_entry(raw, assign(written, position))
+                else:
+                    destination = output.append_received(raw)
                 logged += 1
             elif record is not None and record.action != "write":
+                if self._replicates or replica is not None:  # by the same time in every region
+                    written = assign(written, position) if replica is None else replica.time
                 room.act(raw, written, appended, terms, record, rows, checkpoint, self._dedup)
+                if self._replicates:
+                    self._append(raw, record, written, replica, record.action.encode(), output)
                 destination = ANSWERED
                 count["answered"] += 1
+            elif replica is not None and replica.kind != SCHEDULED:
+                try:
+                    room.pass_by(raw, name, record, stored, checkpoint, output.position)
+                except Known:
+                    continue
+                if record is None:
+                    destination = output.append_received(raw)
+                else:
+                    destination = self._append(raw, record, replica.time, replica, b"", output)
+                logged += 1
             else:
                 try:
-                    destination = room.admit(raw, name, written, appended, terms, record, stored, checkpoint)
+                    destination = room.admit(
+                        raw, name, written, appended, terms, record, stored, checkpoint, replica, each=self._each
+                    )
                 except Known:
                     continue
                 if destination is None:
-                    headers = log_headers(
-                        raw.headers if record is None else record.headers,
-                        time_us=assign(written, position), position=position, timestamp_ms=raw.timestamp,
-                    )  # fmt: skip
-                    # Kafka's own key, which a partitionkey does not replace: what targets see is what was written.
-                    destination = output.append(raw.timestamp, raw.key, raw.value, headers)
+                    time_us = assign(written, position) if replica is None else replica.time
+                    destination = self._append(raw, record, time_us, replica, b"", output)
                     logged += 1
                 else:
+                    if self._replicates and destination < ANSWERED and (self._each or replica is not None):
+                        time_us = assign(written, position) if replica is None else replica.time
+                        self._append(raw, record, time_us, replica, SCHEDULED, output)
                     count[_ENDS.get(destination, "scheduled")] += 1
             assert destination is not None
             rows[name] = encode_row(position, destination)
@@ -182,14 +215,24 @@ class RouterProcessor:
         # The broker's append time; an adopted topic may have the producers' times instead, which can be anything.
         appended = raw.timestamp if raw.timestamp_type == 1 else min(raw.timestamp, now)
         event = plain_event(raw) if raw.size <= self._limit else None
-        record = terms = None
+        record = terms = replica = None
         if event is not None:
             name, written, kind, asked = event
+        elif self._region is not None and raw.size <= self._limit and (found := plain_replica(raw)) is not None:
+            name, time_us, timestamp, path = found
+            replica = Replica(time_us, timestamp, path)
+            self._look_at(replica, appended)
+            return raw, name, appended, time_us, None, None, replica
         else:
-            record = self._parse(raw)
+            replica = None if self._region is None else read_replica(raw.headers)
+            if replica is not None:
+                self._look_at(replica, appended)
+            record = self._parse(raw, replica)
             name, written, kind = identity(record.key, record.source, record.id), record.time, record.type.encode()
             asked = record.delay, record.deliver_at, record.jitter, record.expiry
-        if written is None:
+        if replica is not None:
+            written = replica.time if written is None else written
+        elif written is None:
             written = appended * 1000
         else:
             check_ahead(written, appended)
@@ -197,20 +240,62 @@ class RouterProcessor:
             # Of a reschedule the jitter is drawn from the write's identity.
             drawn = name if record is None or record.ref is None else identity(record.key, record.source, record.ref)
             terms = Terms.of(written, drawn, *asked)
+        if replica is not None:
+            return raw, name, appended, written, terms, record, replica
         if self._template is not None and kind == MUTATION_TYPE and (record is None or record.action == "write"):
             key, payload = (raw.key, raw.value) if record is None else (record.key, record.payload)
             mismatch = key_mismatch(self._template, parse_mutation(payload or b""), key)
             if mismatch is not None:
                 raise RecordRefused("key-mismatch", mismatch)
-        return raw, name, appended, written, terms, record
+        return raw, name, appended, written, terms, record, None
 
-    def _parse(self, raw: KafkaRecord) -> Record:
+    def _look_at(self, replica: Replica, appended: int) -> None:
+        """Let nothing in that was here before, or whose time is from the future.
+
+        Raises
+        ------
+        Circled
+            It has been in this region.
+        """
+        regions = regions_of(replica.path)
+        if self._region in regions:
+            raise Circled
+        check_ahead(replica.time, appended)
+        if replica.time % 10 == self._rank and replica.path not in self._warned and len(self._warned) < 100:
+            self._warned.add(replica.path)
+            log.error(
+                "%s: the region %s, whose records come here by %s, has the rank %d, as this one has: of two writes at "
+                "the same time it is not sure which one wins. Give each region a WALSTREAM_REGION_RANK of its own",
+                self._namespace.name, regions[0], ",".join(regions), self._rank,
+            )  # fmt: skip
+
+    def _append(
+        self, raw: KafkaRecord, record: Record | None, time_us: int, replica: Replica | None, kind: bytes, log: Output
+    ) -> int | None:
+        """Write an entry that is no plain copy of its record."""
+        headers = log_headers(
+            raw.headers if record is None else record.headers,
+            time_us=time_us,
+            position=raw.offset,
+            timestamp_ms=raw.timestamp if replica is None else replica.timestamp,
+            path=b"" if replica is None else replica.path,
+            kind=kind,
+        )
+        # Kafka's own key, which a partitionkey does not replace: what targets see is what was written.
+        return log.append(raw.timestamp, raw.key, raw.value, headers)
+
+    def _parse(self, raw: KafkaRecord, replica: Replica | None) -> Record:
         """Read a record that is not of the common kind, or larger than those may be."""
         key, value, headers = raw.key, raw.value, raw.headers
-        if deadletter.size_of(key, value, headers) > self._limit:
+        # What it was sent with is no part of the record that its first region has let in.
+        if deadletter.size_of(key, value, headers if replica is None else strip_headers(headers)) > self._limit:
             raise RecordRefused("too-large", "")
         refuse_misnamed(raw)
         record = parse(key, value, headers, raw.timestamp)
+        if replica is not None:
+            if replica.kind and replica.kind != (SCHEDULED if record.action == "write" else record.action.encode()):
+                raise RecordRefused("bad-replica", f"its kind is {replica.kind.decode()}, and it is a {record.action}")
+            return record  # other regions have other targets
         if record.targets is not None and not record.targets <= self._targets:
             unknown = ", ".join(sorted(record.targets - self._targets))
             raise RecordRefused("unknown-target", f"the namespace {self._namespace.name} has no target {unknown}")
@@ -238,8 +323,16 @@ class RouterProcessor:
         checkpoint.output(self._dlq).append(record.timestamp, message.key, message.value, message.headers)
 
 
+class Circled(Exception):
+    """The record has been in this region before."""
+
+
 def topology(
-    namespace: Namespace, rank: int, metrics: RouterMetrics, upkeep: Callable[[], object] | None = None
+    namespace: Namespace,
+    rank: int,
+    metrics: RouterMetrics,
+    upkeep: Callable[[], object] | None = None,
+    region: str | None = None,
 ) -> Topology:
     """What the router does for a namespace, with what it does now and then."""
     return Topology(
@@ -247,7 +340,7 @@ def topology(
         sources=(topics.ingress(namespace).name,),
         partitions=namespace.topics.partitions,
         tables=router_tables.specs(namespace),
-        processor=lambda partition: RouterProcessor(namespace, partition, rank, metrics),
+        processor=lambda partition: RouterProcessor(namespace, partition, rank, metrics, region),
         tracked=(topics.log(namespace).name,),
         upkeep=upkeep,
         latency=namespace.latency,
@@ -275,6 +368,21 @@ def served(settings: Settings) -> Mapping[str, Namespace]:
     return namespaces
 
 
+def require_region(namespace: Namespace, region: str | None) -> None:
+    """Refuse to serve a namespace with other regions where this one has no name: its records would circle.
+
+    Raises
+    ------
+    ConfigurationError
+        It has none.
+    """
+    if namespace.replicates and region is None:
+        raise ConfigurationError(
+            f"the namespace {namespace.name} is replicated to other regions, and this one has no name",
+            remedy="set WALSTREAM_REGION and WALSTREAM_REGION_RANK, for all workers of the region",
+        )
+
+
 def _trim(connection: KafkaConnection, namespace: Namespace, shard: str | None) -> None:
     trim(Admin(connection), namespace, shard)
 
@@ -282,13 +390,21 @@ def _trim(connection: KafkaConnection, namespace: Namespace, shard: str | None) 
 def make_router(settings: Settings) -> App:
     """The Faust app of a router."""
     namespaces = served(settings)
+    for namespace in namespaces.values():
+        require_region(namespace, settings.region)
     connection = KafkaConnection.from_settings(settings)
     registry = CollectorRegistry()
     metrics = RouterMetrics(registry)
     app = make_app(
         topics.router_app_id(settings.shard),
         [
-            topology(namespace, settings.region_rank, metrics, partial(_trim, connection, namespace, settings.shard))
+            topology(
+                namespace,
+                settings.region_rank,
+                metrics,
+                partial(_trim, connection, namespace, settings.shard),
+                settings.region,
+            )
             for namespace in namespaces.values()
         ],
         brokers=connection.brokers,

@@ -42,7 +42,7 @@ class Settings(BaseSettings):
     target
         ``<namespace>.<target>``: what a delivery worker serves.
     region, region_rank
-        This region's name, and its rank (0 to 9), which is the last digit of every effective time.
+        This region's name, and its rank (0 to 9), which is the last digit of every effective time that it gives.
     datadir
         Where workers keep their state.
     """
@@ -54,7 +54,7 @@ class Settings(BaseSettings):
     shard: str | None = Field(None, pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")
     namespaces: Annotated[list[str], NoDecode, BeforeValidator(_words)] = []
     target: str | None = Field(None, pattern=r"^[a-z][a-z0-9-]{0,62}\.[a-z][a-z0-9-]{0,62}$")
-    region: str | None = Field(None, pattern=r"^[a-z][a-z0-9-]{0,62}$")
+    region: str | None = Field(None, pattern=r"^[a-z][a-z0-9-]{0,30}$")
     region_rank: int = Field(0, ge=0, le=9)
     datadir: Path = Path(".walstream/data")
 

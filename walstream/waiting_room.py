@@ -16,10 +16,21 @@ from walstream import router_tables, topics
 from walstream.answers import Answer
 from walstream.dedup import CANCELLED, EXPIRED, encode_row, pending_until
 from walstream.dedup import decode_row as decode_dedup_row
-from walstream.delayed import NEVER, WHEN_DUE, Kind, StoredRecord, decode_forget, encode_forget, kind_of, store_record
+from walstream.delayed import (
+    NEVER,
+    WHEN_DUE,
+    Kind,
+    StoredRecord,
+    decode_forget,
+    encode_delayed,
+    encode_forget,
+    kind_of,
+    store_record,
+)
 from walstream.effective_time import EffectiveTimes
 from walstream.engine.checkpoint import Checkpoint
 from walstream.engine.output import Output
+from walstream.headers import KIND_HEADER, LOCAL, PATH_HEADER
 from walstream.identity import identity
 from walstream.namespace import Namespace
 from walstream.pending import (
@@ -38,6 +49,7 @@ from walstream.pending import (
 from walstream.pending import encode_row as encode_pending_row
 from walstream.rate import Pace
 from walstream.record import Record, parse
+from walstream.replica import Replica
 from walstream.schedule import Schedule, key_of
 from walstream.wire import Record as KafkaRecord
 
@@ -130,7 +142,7 @@ class WaitingRoom:
 
     def admit(
         self, raw: KafkaRecord, name: bytes, written: int, appended: int, terms: Terms | None, record: Record | None,
-        stored: bytes | None, checkpoint: Checkpoint,
+        stored: bytes | None, checkpoint: Checkpoint, replica: Replica | None = None, *, each: bool = False,
     ) -> int | None:  # fmt: skip
         """Decide about a write that the dedup table does not know.
 
@@ -146,6 +158,10 @@ class WaitingRoom:
             What was parsed, if it was.
         stored
             What `look_up` found.
+        replica
+            What it says where another region sent it; it waits in each region then.
+        each
+            Whether what is written here does, too.
 
         Returns
         -------
@@ -157,10 +173,7 @@ class WaitingRoom:
         Known
             It is pending already: a duplicate.
         """
-        if name in self.changed:
-            self.settle(checkpoint)
-            stored = checkpoint.table(self.tables[1]).get(name)
-        row = None if stored is None else decode_row(stored)
+        row = self._row(name, stored, checkpoint)
         due, expiry = (None, None) if terms is None else terms
         if isinstance(row, Pending) and row.sequence != raw.offset:
             raise Known
@@ -169,12 +182,7 @@ class WaitingRoom:
             came = min(came, checkpoint.clock.now())
         arrival = decide_write(written, raw.offset, due, expiry, came, row if isinstance(row, Waiting) else None)
         if row is not None:
-            # What waited for it; or it is read again, and is what waited.
-            now = _now()
-            schedule, pending = (checkpoint.table(table) for table in self.tables)
-            self._schedule.remove(schedule, row.until if isinstance(row, Waiting) else row.due, row.sequence, now)
-            pending.delete(name, now)
-            self.changed.add(name)
+            self._remove(name, row, checkpoint)  # it waited for this; or this is read again, and is what waited
         if arrival.outcome is not None:
             assert isinstance(row, Waiting)
             record = record or parse(raw.key, raw.value, raw.headers, raw.timestamp)
@@ -182,12 +190,60 @@ class WaitingRoom:
             self._answer(row.change, record, record.id, arrival.outcome, checkpoint, due=until)
         if arrival.row is None:
             return _DESTINATIONS[arrival.fate]
-        at = WHEN_DUE if self._time_when_due else self._times.assign(written, raw.offset)
         due = arrival.row.due
-        self._scheduled[key_of(due, raw.offset)] = store_record(raw, record, at, appended, expiry, name)
+        if replica is not None:
+            assert record is not None  # what has a kind is parsed
+            self._scheduled[key_of(due, raw.offset)] = encode_delayed(
+                replica.timestamp, replica.time, appended, expiry, name, raw.key, raw.value,
+                [(PATH_HEADER, replica.path), (KIND_HEADER, LOCAL), *record.headers],
+            )  # fmt: skip
+        else:
+            at = WHEN_DUE if self._time_when_due else self._times.assign(written, raw.offset)
+            added = [(KIND_HEADER, LOCAL)] if each else []
+            self._scheduled[key_of(due, raw.offset)] = store_record(raw, record, at, appended, expiry, name, added)
         self._pending[name] = encode_pending(arrival.row)
         self.changed.add(name)
         return pending_until(due)
+
+    def pass_by(
+        self, raw: KafkaRecord, name: bytes, record: Record | None, stored: bytes | None, checkpoint: Checkpoint,
+        position: int | None,
+    ) -> None:  # fmt: skip
+        """Let a write by that another region sent when it was due: an action that waits for it here is too late.
+
+        Parameters
+        ----------
+        raw, name, record, stored
+            As for `admit`.
+        position
+            Where in the log it will stand.
+
+        Raises
+        ------
+        Known
+            It is pending here: a duplicate.
+        """
+        row = self._row(name, stored, checkpoint)
+        if isinstance(row, Pending):
+            raise Known
+        if row is not None:
+            self._remove(name, row, checkpoint)
+            record = record or parse(raw.key, raw.value, raw.headers, raw.timestamp)
+            self._answer(row.change, record, record.id, Outcome.SENT, checkpoint, position=position)
+
+    def _row(self, name: bytes, stored: bytes | None, checkpoint: Checkpoint) -> Pending | Waiting | None:
+        """What waits for an identity, if `look_up` found that."""
+        if name in self.changed:
+            self.settle(checkpoint)
+            stored = checkpoint.table(self.tables[1]).get(name)
+        return None if stored is None else decode_row(stored)
+
+    def _remove(self, name: bytes, row: Pending | Waiting, checkpoint: Checkpoint) -> None:
+        now = _now()
+        schedule, pending = (checkpoint.table(table) for table in self.tables)
+        self._schedule.remove(schedule, row.until if isinstance(row, Waiting) else row.due, row.sequence, now)
+        pending.delete(name, now)
+        self.changed.add(name)
 
     def settle(self, checkpoint: Checkpoint) -> None:
         """Put what was admitted into the tables; to be called before anything else than `admit` and `act`."""

@@ -58,6 +58,13 @@ class Output:
             self._writer.append_entry(record, time)
         return self._next()
 
+    def append_received(self, record: Record) -> int | None:
+        """Add a record that another region sent as an entry of the log; see `RecordWriter.append_received`."""
+        if not self._writer.append_received(record):
+            self._roll()
+            self._writer.append_received(record)
+        return self._next()
+
     def append_original(self, record: Record, timestamp: int) -> int | None:
         """Add an entry of the log as it was before; see `RecordWriter.append_original`."""
         if not self._writer.append_original(record, timestamp):

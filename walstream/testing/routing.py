@@ -62,6 +62,8 @@ class RouterPartition:
         For the store.
     partition
         Its number.
+    region, rank
+        Where it is.
     words
         Of the namespace file.
 
@@ -73,11 +75,13 @@ class RouterPartition:
         What is in these topics.
     """
 
-    def __init__(self, folder: Path, partition: int = 0, **words: Any) -> None:
+    def __init__(
+        self, folder: Path, partition: int = 0, *, region: str | None = None, rank: int = 3, **words: Any
+    ) -> None:
         document = {"version": 1, "namespace": "flights", "targets": {"base": {"sink": "cassandra"}}}
         self.namespace, self.partition = Namespace.model_validate(document | words), partition
         self.registry = CollectorRegistry()
-        self.topology = topology(self.namespace, 3, RouterMetrics(self.registry), lambda: None)
+        self.topology = topology(self.namespace, rank, RouterMetrics(self.registry), lambda: None, region)
         self.store = Store(folder, self.topology.tables)
         self.log: list[Entry] = []
         self.refused: list[tuple[bytes | None, bytes | None, list[Header]]] = []

@@ -7,7 +7,16 @@ which.
 from __future__ import annotations
 
 try:
-    from walstream.wire.compiled import Record, RecordReader, RecordWriter, plain_entry, plain_event, record_of
+    from walstream.wire.compiled import (
+        Record,
+        RecordReader,
+        RecordWriter,
+        partition_of,
+        plain_entry,
+        plain_event,
+        plain_replica,
+        record_of,
+    )
 
     COMPILED = True
 except ImportError:
@@ -15,11 +24,23 @@ except ImportError:
         Record,
         RecordReader,
         RecordWriter,
+        partition_of,
         plain_entry,
         plain_event,
+        plain_replica,
         record_of,
     )
 
     COMPILED = False
 
-__all__ = ["COMPILED", "Record", "RecordReader", "RecordWriter", "plain_entry", "plain_event", "record_of"]
+__all__ = [
+    "COMPILED",
+    "Record",
+    "RecordReader",
+    "RecordWriter",
+    "partition_of",
+    "plain_entry",
+    "plain_event",
+    "plain_replica",
+    "record_of",
+]

@@ -12,7 +12,7 @@ cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.mem cimport PyMem_Free, PyMem_Realloc
 from cpython.unicode cimport PyUnicode_DecodeUTF8
-from libc.stdint cimport int64_t, uint8_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdio cimport snprintf
 from libc.string cimport memcmp, memcpy
 
@@ -411,7 +411,11 @@ cdef enum:
 
 def plain_event(Record record not None):
     """Read the common kind of record where it stands; see `plain.plain_event`."""
-    cdef const uint8_t* at = record._frame.headers
+    return read_event(record, record._frame.headers, record._frame.header_count)
+
+
+cdef object read_event(Record record, const uint8_t* at, int64_t header_count):
+    """Read a record whose own headers are these."""
     cdef const uint8_t* name = NULL
     cdef const uint8_t* value = NULL
     cdef const uint8_t* id = NULL
@@ -428,7 +432,7 @@ def plain_event(Record record not None):
     cdef bint versioned = False
     if record._frame.is_odd:
         return None
-    for left in range(record._frame.header_count):
+    for left in range(header_count):
         read_block(&at, record._frame.end, &name, &name_size)
         read_block(&at, record._frame.end, &value, &value_size)
         if name_size >= 3 and memcmp(name, b"ce_", 3) == 0:
@@ -578,6 +582,112 @@ def plain_entry(Record record not None):
     if not binary or type == NULL or not is_ascii(type, type_size):
         return time, position, timestamp, path, False, None
     return time, position, timestamp, path, for_all, PyBytes_FromStringAndSize(<const char*>type, type_size)
+
+
+# Between regions
+
+cdef struct Part:
+    # The value of a header.
+    const uint8_t* text
+    Py_ssize_t size
+
+
+cdef struct Added:
+    # The headers that walstream added in front.
+    Part version, kind, time, timestamp, path
+    bint is_replica  # they are those of a record that another region sent, and no others
+    int64_t count
+    const uint8_t* own  # behind them
+
+
+cdef void read_added(Record record, Added* added) noexcept:
+    """Read the headers that walstream added in front; of those that it does not know it only knows the number."""
+    cdef const uint8_t* at = record._frame.headers
+    cdef const uint8_t* name = NULL
+    cdef Py_ssize_t name_size = 0
+    cdef Part value, nothing
+    cdef Part* place
+    nothing.text, nothing.size = NULL, 0
+    added.version = added.kind = added.time = added.timestamp = added.path = nothing
+    added.is_replica = True
+    added.count, added.own = 0, at
+    while added.count < record._frame.header_count:
+        read_block(&at, record._frame.end, &name, &name_size)
+        if name_size < 10 or memcmp(name, b"walstream-", 10) != 0:
+            break
+        read_block(&at, record._frame.end, &value.text, &value.size)
+        if equals(name, name_size, b"walstream-version", 17):
+            place = &added.version
+        elif equals(name, name_size, b"walstream-kind", 14):
+            place = &added.kind
+        elif equals(name, name_size, b"walstream-time", 14):
+            place = &added.time
+        elif equals(name, name_size, b"walstream-timestamp", 19):
+            place = &added.timestamp
+        elif equals(name, name_size, b"walstream-path", 14):
+            place = &added.path
+        else:
+            place = NULL
+            added.is_replica = False
+        if place != NULL:
+            if place.text != NULL or value.text == NULL:
+                added.is_replica = False
+            place[0] = value
+        added.own = at
+        added.count += 1
+
+
+def plain_replica(Record record not None):
+    """Read the common kind of record that another region sent where it stands; see `plain.plain_replica`."""
+    cdef Added added
+    cdef int64_t time = 0, timestamp = 0
+    if record._frame.is_odd:
+        return None
+    read_added(record, &added)
+    if not (
+        added.is_replica
+        and added.kind.text == NULL
+        and added.path.size > 0
+        and added.version.text != NULL and equals(added.version.text, added.version.size, b"1", 1)
+        and read_number(added.time.text, added.time.size, &time)
+        and read_number(added.timestamp.text, added.timestamp.size, &timestamp)
+    ):
+        return None
+    found = read_event(record, added.own, record._frame.header_count - added.count)
+    if found is None:
+        return None
+    return found[0], time, timestamp, PyBytes_FromStringAndSize(<const char*>added.path.text, added.path.size)
+
+
+cdef uint32_t murmur2(const uint8_t* data, Py_ssize_t size) noexcept nogil:
+    """The hash of `walstream.murmur2`."""
+    cdef uint32_t m = 0x5BD1E995
+    cdef uint32_t h = <uint32_t>0x9747B28C ^ <uint32_t>size
+    cdef uint32_t k
+    cdef Py_ssize_t i = 0
+    while i + 4 <= size:
+        k = data[i] | <uint32_t>data[i + 1] << 8 | <uint32_t>data[i + 2] << 16 | <uint32_t>data[i + 3] << 24
+        k *= m
+        k ^= k >> 24
+        k *= m
+        h = h * m ^ k
+        i += 4
+    if i < size:
+        k = data[i]
+        if i + 1 < size:
+            k |= <uint32_t>data[i + 1] << 8
+        if i + 2 < size:
+            k |= <uint32_t>data[i + 2] << 16
+        h = (h ^ k) * m
+    h = (h ^ h >> 13) * m
+    return h ^ h >> 15
+
+
+def partition_of(Record record not None, uint32_t partitions):
+    """The partition of a record's key; see `plain.partition_of`."""
+    if record._frame.key == NULL:
+        return -1
+    return (murmur2(record._frame.key, record._frame.key_size) & 0x7FFFFFFF) % partitions
 
 
 cdef object hash_identity(
@@ -792,4 +902,55 @@ cdef class RecordWriter:
         if to == NULL:
             return False
         write_bytes(to, own, record._frame.end - own)
+        return True
+
+    def append_sent(self, Record record not None, int64_t timestamp, bytes path not None):
+        cdef Added added
+        read_added(record, &added)
+        return self._append_between(record, &added, timestamp, NULL, 0, PyBytes_AS_STRING(path), PyBytes_GET_SIZE(path))
+
+    def append_received(self, Record record not None):
+        cdef Added added
+        cdef char number[24]
+        cdef int size = snprintf(number, 24, b"%lld", <long long>record.offset)
+        read_added(record, &added)
+        return self._append_between(
+            record, &added, record.timestamp, number, size, <const char*>added.path.text, added.path.size
+        )
+
+    cdef bint _append_between(
+        self, Record record, Added* added, int64_t timestamp, const char* position, Py_ssize_t position_size,
+        const char* path, Py_ssize_t path_size,
+    ) except -1:
+        """Add a record that travels between regions, with such a position, if any, and path."""
+        cdef Py_ssize_t own = record._frame.end - added.own
+        cdef int64_t count = 4
+        cdef Py_ssize_t size = 1 + 17 + 2
+        cdef uint8_t* at
+        if added.time.text == NULL or added.timestamp.text == NULL or path == NULL:
+            raise ValueError("the record has neither been on the log nor come from another region")
+        size += 1 + 14 + block_size(added.time.text, added.time.size)
+        size += 1 + 19 + block_size(added.timestamp.text, added.timestamp.size)
+        size += 1 + 14 + block_size(path, path_size)
+        if position != NULL:
+            count += 1
+            size += 1 + 18 + block_size(position, position_size)
+        if added.kind.text != NULL:
+            count += 1
+            size += 1 + 14 + block_size(added.kind.text, added.kind.size)
+        at = self._begin(
+            timestamp, record._frame.key, record._frame.key_size, record._frame.value, record._frame.value_size,
+            record._frame.header_count - added.count + count, size + own,
+        )
+        if at == NULL:
+            return False
+        at = write_block(write_block(at, b"walstream-version", 17), b"1", 1)
+        at = write_block(write_block(at, b"walstream-time", 14), added.time.text, added.time.size)
+        if position != NULL:
+            at = write_block(write_block(at, b"walstream-position", 18), position, position_size)
+        at = write_block(write_block(at, b"walstream-timestamp", 19), added.timestamp.text, added.timestamp.size)
+        at = write_block(write_block(at, b"walstream-path", 14), path, path_size)
+        if added.kind.text != NULL:
+            at = write_block(write_block(at, b"walstream-kind", 14), added.kind.text, added.kind.size)
+        write_bytes(at, added.own, own)
         return True

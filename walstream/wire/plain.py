@@ -10,7 +10,17 @@ from typing import Any, Final
 
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
-from walstream.headers import PREFIX, Header, log_headers
+from walstream.headers import (
+    KIND_HEADER,
+    PATH_HEADER,
+    PREFIX,
+    TIME_HEADER,
+    TIMESTAMP_HEADER,
+    Header,
+    log_headers,
+    sent_headers,
+)
+from walstream.murmur2 import partition_for
 
 BATCH_HEADER: Final = 61  # bytes in front of a batch's records
 Asked = tuple[int | None, int | None, int | None, int | None]
@@ -234,6 +244,23 @@ def plain_entry(record: Record) -> tuple[int, int, int, bytes, bool, bytes | Non
     return None
 
 
+def plain_replica(record: Record) -> tuple[bytes, int, int, bytes] | None:
+    """Read the common kind of record that another region sent: an ordinary write in binary mode.
+
+    Returns
+    -------
+    tuple or None
+        Its identity, effective time (µs), original timestamp (ms) and path. None where it is of another kind, or from
+        nowhere else, and `walstream.replica.read_replica` is to look at it: here always.
+    """
+    return None
+
+
+def partition_of(record: Record, partitions: int) -> int:
+    """The partition of a record's key, of so many (`walstream.murmur2`); -1 for a record without one."""
+    return -1 if record.key is None else partition_for(record.key, partitions)
+
+
 class RecordWriter:
     """The records of a batch that is being filled.
 
@@ -298,3 +325,39 @@ class RecordWriter:
         headers = record.headers
         added = next((i for i, (name, _) in enumerate(headers) if name[:10] != PREFIX), len(headers))
         return self.append(timestamp, record.key, record.value, headers[added:])
+
+    def append_sent(self, record: Record, timestamp: int, path: bytes) -> bool:
+        """Add an entry of the log, or what stands on a retry topic, as it is sent to another region.
+
+        Parameters
+        ----------
+        timestamp
+            That it had before, ms.
+        path
+            The regions that it has passed then.
+        """
+        added, own = _added(record)
+        headers = sent_headers(
+            own, time=added[TIME_HEADER], timestamp=added[TIMESTAMP_HEADER], path=path, kind=added.get(KIND_HEADER, b"")
+        )
+        return self.append(timestamp, record.key, record.value, headers)
+
+    def append_received(self, record: Record) -> bool:
+        """Add a record that another region sent as an entry of the log."""
+        added, own = _added(record)
+        headers = log_headers(
+            own,
+            time_us=int(added[TIME_HEADER]),
+            position=record.offset,
+            timestamp_ms=int(added[TIMESTAMP_HEADER]),
+            path=added[PATH_HEADER],
+            kind=added.get(KIND_HEADER, b""),
+        )
+        return self.append(record.timestamp, record.key, record.value, headers)
+
+
+def _added(record: Record) -> tuple[dict[str, bytes], list[Header]]:
+    """The headers that walstream added in front, and the record's own."""
+    headers = record.headers
+    count = next((i for i, (name, _) in enumerate(headers) if name[:10] != PREFIX), len(headers))
+    return {name: text or b"" for name, text in headers[:count]}, headers[count:]
