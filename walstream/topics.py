@@ -24,6 +24,9 @@ DEDUP_MARGIN = HOUR
 TOMBSTONES = 7 * DAY
 """How long (ms) compacted changelogs keep a deletion: a disk that was away for less is brought up to date."""
 
+MARKS_SEGMENT = 16 * 1024 * 1024
+"""Bytes of a segment of the changelog of marks; only what is not in the last one is compacted."""
+
 ROUTER_TABLES = ("dedup", "times", "schedule", "pending")
 TARGET_TABLES = ("marks", "schedule", "blocked", "parked", "dead")
 STATE = "state"
@@ -210,7 +213,10 @@ def _kept(namespace: Namespace, suffix: str, **settings: str) -> Topic:
 
 def _changelog(namespace: Namespace, table: str, suffix: str) -> Topic:
     if table != "dedup":
-        return _kept(namespace, suffix, **{"cleanup.policy": "compact", "delete.retention.ms": str(TOMBSTONES)})
+        settings = {"cleanup.policy": "compact", "delete.retention.ms": str(TOMBSTONES)}
+        if table == "marks":  # written each second, and read whole by `walstream status`
+            settings["segment.bytes"] = str(MARKS_SEGMENT)
+        return _kept(namespace, suffix, **settings)
     window = namespace.dedup.window
     return _kept(
         namespace,

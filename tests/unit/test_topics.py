@@ -86,6 +86,12 @@ def test_dedup_rows_outlive_the_window_and_go() -> None:
     assert int(changelog.config["segment.ms"]) <= DAY // 2
 
 
+def test_what_is_written_each_second_is_compacted_soon() -> None:
+    changelogs = topics.target_changelogs(namespace(), "base")
+    assert [table for table, topic in changelogs.items() if "segment.bytes" in topic.config] == ["marks"]
+    assert int(changelogs["marks"].config["segment.bytes"]) <= 16 * 1024 * 1024
+
+
 def test_other_tables_are_compacted() -> None:
     router, target = topics.router_changelogs(namespace()), topics.target_changelogs(namespace(), "base")
     for changelog in (router["times"], router["schedule"], router["pending"], *target.values()):
