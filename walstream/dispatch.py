@@ -136,7 +136,7 @@ class Dispatcher:
     async def release(self, who: int) -> None:
         """A partition ends; the sink is closed when it was the last."""
         self._counts.pop(who, None)
-        await self._shared.release()
+        await self._shared.release(who)
 
     def counts(self) -> dict[int, Counts]:
         """What waits, by partition."""

@@ -398,7 +398,7 @@ async def test_an_opening_that_nobody_waits_for_any_more_ends(monkeypatch: pytes
     await began.wait()
     waiting.cancel()
     await asyncio.wait({waiting})
-    await shared.release()
+    await shared.release(0)
     for _ in range(3):
         await asyncio.sleep(0)
     assert sink.closed == 1

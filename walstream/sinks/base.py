@@ -228,6 +228,12 @@ class Sink(abc.ABC):
         crash. Called by several partitions at the same time.
         """
 
+    async def leave(self, partition: int) -> None:  # noqa: B027
+        """Let go of what belongs to a partition of the log, since another worker has it from now on.
+
+        Called after the partition's last batch was answered, or given up. Others may still be written to.
+        """
+
     async def close(self) -> None:  # noqa: B027
         """Disconnect. Called once, after the last batch was answered."""
 

@@ -56,13 +56,17 @@ class SharedSink:
                 await sink.close()
                 await asyncio.sleep(backoff.next())
 
-    async def release(self) -> None:
-        """Close the sink when its last user is gone."""
+    async def release(self, partition: int) -> None:
+        """Tell the sink that a partition's user is gone; close it when it was the last one."""
         self._users -= 1
-        if self._users or self._opening is None:
+        opening = self._opening
+        if opening is None:
             return
-        opening, self._opening = self._opening, None
+        if not self._users:
+            self._opening = None
         if not opening.done():
-            opening.cancel()
+            if not self._users:
+                opening.cancel()
         elif not opening.cancelled() and opening.exception() is None:
-            await opening.result().close()
+            sink = opening.result()
+            await (sink.leave(partition) if self._users else sink.close())
