@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 
 import pytest
 
+from walstream import delivery
 from walstream.connections import MemcachedConnection
 from walstream.entry import Entry
 from walstream.errors import ServerError, SinkError
@@ -23,7 +24,9 @@ from walstream.mutation import Mutation, delete, put
 from walstream.sinks.base import TARGET_DOWN, Applied, Dead, Retry, Sink, SinkContext, TargetDown
 from walstream.sinks.memcached import MemcachedOptions, MemcachedSink, client
 from walstream.sinks.memcached.client import Misunderstood
+from walstream.sinks.memcached.row import Row
 from walstream.testing.conformance import Rows, SinkConformance, entry
+from walstream.testing.delivering import DeliveryPartition
 from walstream.testing.memcached_server import MemcachedServer
 from walstream.testing.proxy import Direction, Proxy
 from walstream.testing.servers import Address
@@ -467,3 +470,51 @@ async def test_tls(make_memcached: MakeServer, certificates: Certificates) -> No
     with pytest.raises(ssl.SSLError) as caught:
         await sink.open()
     assert sink.verdict(caught.value) is TARGET_DOWN
+
+
+# In a delivery
+
+
+async def test_a_delivery_keeps_the_rows(
+    server: MemcachedServer, tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Workers die, with and without their last checkpoint; the cache loses keys; writes have any order of time."""
+    monkeypatch.setattr(delivery, "SINK_DEADLINE", 0.0)  # nothing of a worker before is on its way
+    chance = random.Random(seed)
+    sink = MemcachedSink(target(server.address))
+    at = DeliveryPartition(tmp_path, sink=sink, fetch=7)
+    base = at.namespace.targets["base"].with_state()
+    at.namespace = at.namespace.model_copy(update={"targets": {**at.namespace.targets, "base": base}})
+    await at.open()
+    one, expected, begin = Target(sink, server), {name: Row() for name in "abc"}, at.now
+    for _ in range(12):
+        for _ in range(chance.randrange(1, 15)):
+            name, column, value = chance.choice("abc"), chance.choice("vw"), chance.choice("123")
+            mutation = put(key={"k": name}, set={column: value}) if chance.random() < 0.8 else delete(key={"k": name})
+            at.now = begin + 10 * chance.randrange(20)  # its effective time
+            at.write(name.encode(), payload=mutation.to_bytes(), type="walstream.mutation")
+            texts = [(b'"%b"' % c.encode(), b'="%b"' % v.encode()) for c, v in (("k", name), (column, value))]
+            before = expected[name]
+            expected[name] = before.put(at.now, texts) if mutation.op == "put" else before.delete(at.now)
+        if chance.random() < 0.5:
+            await at.work(rounds=chance.randrange(1, 3), commit=False)
+            await at.crash()
+        elif chance.random() < 0.5:
+            await at.work(rounds=chance.randrange(1, 3), ahead=True)
+            await at.crash(committed=chance.random() < 0.5)
+        else:
+            await at.settle()
+        if one.look("a") is not None and chance.random() < 0.3:
+            one.evict("a")
+    at.now = begin + 1_000
+    for name in "abc":
+        at.write(name.encode(), payload=put(key={"k": name}).to_bytes(), type="walstream.mutation")
+        expected[name] = expected[name].put(at.now, [(b'"k"', b'="%b"' % name.encode())])
+    await at.settle()
+    assert not at.waits
+    for name, row_ in expected.items():
+        assert json.dumps(one.look(name), separators=(",", ":")).encode() == row_.json()
+    rows = {key.decode(): Row.from_bytes(value) for key, value in at.rows("state").items()}
+    assert rows == {one.key(name): row_ for name, row_ in expected.items() if row_ != Row()}
+    await at.stop()
+    at.close()
