@@ -202,6 +202,8 @@ async def test_fetcher_reads_how_long_to_wait_for_each_request(fetcher: Fetcher)
     source = inspect.getsource(Fetcher._get_actions_per_node)
     for name in ("_fetch_min_bytes", "_fetch_max_wait_ms"):
         assert hasattr(fetcher, name) and f"self.{name}" in source, f"Fetcher.{name}"
+    routine = inspect.getsource(Fetcher._fetch_requests_routine)
+    assert "= self._get_actions_per_node(assignment)" in routine, "Fetcher._get_actions_per_node"
 
 
 async def test_fetcher_backoff_before_it_skips_a_held_partition(fetcher: Fetcher) -> None:

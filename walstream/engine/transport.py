@@ -30,6 +30,7 @@ FETCH_MEMORY = 32 << 20  # bytes that one fetch of all partitions may have, befo
 FETCH_MOST, FETCH_LEAST = 1 << 20, 128 << 10  # bytes per partition and fetch
 FETCH_ENOUGH = 128 << 10  # bytes that are fetched at once, however little time has passed since the last fetch
 FETCH_WAIT = 500  # ms that a fetch waits for a first record
+FETCH_WAIT_LEAST = 5  # ms that it waits where what was fetched of other partitions is about to be taken
 HEARTBEAT, SESSION, REBALANCE, REQUEST = 1_000, 10_000, 10_000, 20_000  # ms
 MAX_POLL = 24 * 3600 * 1000  # ms; aiokafka leaves the group after it without a fetch and never comes back
 
@@ -65,8 +66,34 @@ class FetchConsumerThread(AIOKafkaConsumerThread):
 
     async def on_start(self) -> None:
         await super().on_start()
+        fetcher = self._ensure_consumer()._fetcher
         # Data behind a closed gate must not keep the other partitions of its broker from being fetched.
-        self._ensure_consumer()._fetcher._prefetch_backoff = 0
+        fetcher._prefetch_backoff = 0
+        self._fetch_wait = FETCH_WAIT
+        self._ready: set[TopicPartition] = set()  # partitions with data that is not taken
+        self._moved_at = time.monotonic()  # when some came, or was taken
+        find = fetcher._get_actions_per_node
+
+        def find_soon(assignment: Any) -> Any:
+            fetcher._fetch_max_wait_ms = self._wait_of(fetcher)
+            return find(assignment)
+
+        fetcher._get_actions_per_node = find_soon
+
+    def _wait_of(self, fetcher: Any) -> int:
+        """How long (ms) a broker may keep the next fetch if it has nothing.
+
+        A broker answers one fetch after the other. If there is data of some partitions, the next fetch asks for the
+        others only, and what is read next of those with data has to wait for its end. So as long as data comes and is
+        taken, it is short; behind gates that stay closed it becomes as long as it is for all.
+        """
+        ready, now = set(fetcher._records), time.monotonic()
+        if not ready <= self._ready:
+            self._moved_at = now
+        self._ready = ready
+        if not ready:
+            return self._fetch_wait
+        return min(max(int((now - self._moved_at) * 1_000), FETCH_WAIT_LEAST), self._fetch_wait)
 
     async def on_thread_stop(self) -> None:
         if self._consumer is not None:
@@ -112,7 +139,9 @@ class FetchConsumerThread(AIOKafkaConsumerThread):
         """Let a broker gather what comes for as long as it may wait, but what comes first is fetched at once."""
         latency = self.app.engine.latency
         fetcher._fetch_min_bytes = FETCH_ENOUGH if busy and latency else 1
-        fetcher._fetch_max_wait_ms = latency if busy and latency else FETCH_WAIT
+        self._fetch_wait = latency if busy and latency else FETCH_WAIT
+        if busy:
+            self._moved_at = time.monotonic()
 
     def _drain(self, fetcher: Any, gates: Mapping[TP, Gate]) -> tuple[list[Fetch], dict[TopicPartition, Exception]]:
         if fetcher._subscriptions.reassignment_in_progress:
