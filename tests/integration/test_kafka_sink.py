@@ -21,7 +21,7 @@ from walstream.errors import ConfigurationError, SinkError
 from walstream.headers import log_headers
 from walstream.kafka import KafkaConnection
 from walstream.murmur2 import partition_for
-from walstream.sinks import kafka, kafka_topic
+from walstream.sinks import kafka_topic, kafka_writer
 from walstream.sinks.base import APPLIED, TARGET_DOWN, Dead, Retry, Sink, SinkContext
 from walstream.sinks.kafka import KafkaOptions, KafkaSink, OwnClusterKafkaSink
 from walstream.testing.conformance import Emitted, SinkConformance, Staged, entry
@@ -227,11 +227,11 @@ async def test_a_timestamp_that_the_topic_refuses_is_one_records_fault(brokers: 
 async def test_a_failing_batch_stops_what_follows_it_in_its_partition(
     brokers: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kafka, "BATCH_BYTES", 1000)
+    monkeypatch.setattr(kafka_writer, "BATCH_BYTES", 1000)
     opened = KafkaSink(other(brokers))
     await opened.provision(dry_run=False)
     await opened.open()
-    send = opened._send
+    send = opened._writer._send
     sent = 0
 
     async def failing(builder: Any, partition: int) -> None:
@@ -241,7 +241,7 @@ async def test_a_failing_batch_stops_what_follows_it_in_its_partition(
             raise kafka_errors.NotEnoughReplicasError
         await send(builder, partition)
 
-    monkeypatch.setattr(opened, "_send", failing)
+    monkeypatch.setattr(opened._writer, "_send", failing)
     batch = [entry(i, key=b"k", payload=b"x" * 600, partition=1) for i in range(4)] + [entry(9, key=b"j", payload=b"")]
     outcomes = await opened.write(batch)
     await opened.close()
@@ -252,7 +252,7 @@ async def test_a_failing_batch_stops_what_follows_it_in_its_partition(
 async def test_an_answer_that_does_not_come_is_the_target_down_and_nothing_piles_up(
     opened: KafkaSink, brokers: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kafka, "ANSWER_WITHIN_S", 0.2)
+    monkeypatch.setattr(kafka_writer, "ANSWER_WITHIN_S", 0.2)
     sent: list[asyncio.Future[Any]] = []
 
     async def silent(builder: Any, topic: str, *, partition: int) -> asyncio.Future[Any]:
@@ -260,7 +260,7 @@ async def test_an_answer_that_does_not_come_is_the_target_down_and_nothing_piles
         return sent[-1]
 
     with monkeypatch.context() as patch:
-        patch.setattr(opened._producer, "send_batch", silent)
+        patch.setattr(opened._writer.producers[0], "send_batch", silent)
         for _ in range(3):
             with pytest.raises(kafka_errors.KafkaTimeoutError) as caught:
                 await opened.write([entry(0, key=b"k", payload=b"")])
