@@ -54,7 +54,8 @@ class AppSandbox(Sandbox):
             f"version: 1\nnamespace: {self.name}\n"
             "topics: {partitions: 2, replication: 1, min_insync: 1}\n"
             "targets:\n"
-            "  app: {sink: http, connection: app, options: {path: /}, retry: {attempts: 99, initial: 500ms, max: 1s}}\n"
+            "  app: {sink: http, connection: app, options: {path: /}, on_dead: hold,\n"
+            "        retry: {attempts: 99, initial: 500ms, max: 1s}}\n"
         )
 
 
@@ -205,6 +206,42 @@ def test_what_is_tried_again(sandbox: Sandbox, target: FailingTarget, run: Run) 
     wait_until(lambda: run("retry", "list", name, "--blocked") == [], 20, "the key goes on")
     order = [entry.identity for entry in target.deliveries if entry.key == b"k"]
     assert [identity[2] for identity in order if identity] == ["slow", "behind-0", "behind-1", "behind-2"]
+
+
+def test_a_redriven_record_goes_back_to_its_place_and_a_dropped_one_lets_its_key_go(
+    sandbox: Sandbox, target: FailingTarget, run: Run
+) -> None:
+    name = app(sandbox)
+    assert isinstance(target.faults, Refusing)
+    target.faults.repaired = False
+    for key in ("h", "i"):
+        sandbox.write(event(f"bad-{key}", key=key), *(event(f"{key}-{number}", key=key) for number in range(3)))
+    wait_until(lambda: len(run("retry", "list", name, "--parked")) == 6, 30, "those behind the dead ones are parked")
+    assert {row["state"] for row in run("retry", "list", name, "--blocked")} == {"held"}
+    target.faults.repair()
+    assert run("dlq", "drop", name, "--key", "i", "--yes")["dropped"] == 1
+    assert run("dlq", "redrive", name, "--key", "h")["redriven"] == 1
+    wait_until(lambda: run("retry", "list", name, "--blocked") == [], 20, "both keys go on")
+    applied = [entry.identity for entry in target.deliveries if entry.key in (b"h", b"i")]
+    ids = [identity[2] for identity in applied if identity]
+    assert [id for id in ids if "h" in id] == ["bad-h", "h-0", "h-1", "h-2"]
+    assert [id for id in ids if "i" in id] == ["i-0", "i-1", "i-2"]
+    assert run("dlq", "list", name) == []
+
+
+def test_a_target_that_is_down(
+    sandbox: Sandbox, target: FailingTarget, run: Run, invoke: Callable[..., Result]
+) -> None:
+    name = app(sandbox)
+    target.break_down()
+    sandbox.write(*(event(f"patient-{number}") for number in range(5)))
+    wait_until(lambda: health(sandbox, run)["down"] is not None, 30, "the status says it")
+    assert "down since" in (said := invoke("status", sandbox.name).stdout) and "503" in said
+    target.come_back()
+    assert run("target", "resume", name)["taken"] is True
+    wait_until(lambda: (b"patient-4", "/test", "patient-4") in target.applied, 10, "it is tried at once")
+    wait_until(lambda: health(sandbox, run)["down"] is None, 10, "the status says it")
+    assert run("dlq", "list", name) == []
 
 
 def test_pause_quarantine_and_resume(
