@@ -1,7 +1,9 @@
 """What people say to a target, as records on its retry topic, which the delivery reads like what is to be retried.
 
 The header ``walstream-control`` stands in front of all others and says what it is. ``pause`` and ``resume`` are for all
-partitions, and written to each. The others are about one record, at the partition number where that is::
+partitions, and written to each. ``note`` and ``ready`` come from who fills a target with what was there before the log:
+how far that is, and, behind all of it in each partition, that this was all. The others are about one record, at the
+partition number where that is::
 
     quarantine  the record, wherever it is met, goes into the DLQ without a look at it
     drop        the dead record will never be tried again
@@ -30,6 +32,8 @@ class Kind(enum.StrEnum):
 
     PAUSE = "pause"
     RESUME = "resume"
+    NOTE = "note"
+    READY = "ready"
     QUARANTINE = "quarantine"
     DROP = "drop"
     REDRIVE = "redrive"
@@ -49,7 +53,7 @@ class Control:
     when
         When that record was given up, ms since the epoch.
     reason
-        Why, for people.
+        Why, for people; of a note and of ``ready`` what is to be kept.
     """
 
     kind: Kind

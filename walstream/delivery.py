@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry
 
-from walstream import blocked, control, dead, deadletter, delivery_tables, topics
+from walstream import blocked, control, dead, deadletter, delivery_tables, marks, topics
 from walstream.attempt import Attempt, next_due, read_attempt, retry_message
 from walstream.backoff import Backoff
 from walstream.blocked import Blocked
@@ -311,6 +311,10 @@ class DeliveryProcessor:
                 self._standing.resume(checkpoint)
                 self._free_at = float("-inf")
                 self._dispatcher.breaker.reset(self._monotonic())
+            case control.Kind.NOTE:
+                self._standing.note(marks.NOTE, said.reason, checkpoint)
+            case control.Kind.READY:
+                self._standing.note(marks.READY, said.reason, checkpoint)
             case control.Kind.QUARANTINE:
                 assert said.position is not None
                 self._standing.quarantine(said.position, said.reason, checkpoint)

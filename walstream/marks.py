@@ -20,6 +20,10 @@ COUNTS = b"counts"
 """How much waits: `Counts`."""
 OPENED = b"opened"
 """How often the partition was opened: `Opened`."""
+NOTE = b"note"
+"""How far somebody is who fills the target with what was there before the log: `Noted`."""
+READY = b"ready"
+"""All of that stood in front of this in the partition: `Noted`."""
 QUARANTINE = b"quarantine"
 """In front of a log position (`quarantine_key`): that record is not to be tried: `Quarantined`."""
 
@@ -63,9 +67,24 @@ class Quarantined:
     reason: str | None = None
 
 
-Mark = Halted | Counts | Opened | Quarantined
+@dataclass(frozen=True, slots=True)
+class Noted:
+    """What somebody wanted kept, and since when it is (ms since the epoch)."""
+
+    since: int
+    said: str | None = None
+
+
+Mark = Halted | Counts | Opened | Quarantined | Noted
 M = TypeVar("M", bound=Mark)
-_KINDS: dict[bytes, type[Mark]] = {PAUSED: Halted, DOWN: Halted, COUNTS: Counts, OPENED: Opened}
+_KINDS: dict[bytes, type[Mark]] = {
+    PAUSED: Halted,
+    DOWN: Halted,
+    COUNTS: Counts,
+    OPENED: Opened,
+    NOTE: Noted,
+    READY: Noted,
+}
 
 
 def encode(mark: Mark) -> bytes:

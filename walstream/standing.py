@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from walstream import delivery_tables, marks, topics
 from walstream.breaker import Breaker, State
 from walstream.engine.checkpoint import Checkpoint
-from walstream.marks import Counts, Halted, Opened, Quarantined
+from walstream.marks import Counts, Halted, Noted, Opened, Quarantined
 from walstream.namespace import Namespace
 from walstream.wire import Record as KafkaRecord
 
@@ -99,6 +99,10 @@ class Standing:
         """Go on."""
         self.paused = None
         checkpoint.table(self._table).delete(marks.PAUSED, _now())
+
+    def note(self, name: bytes, said: str | None, checkpoint: Checkpoint) -> None:
+        """Keep what somebody says who fills the target, as the mark of that name."""
+        checkpoint.table(self._table).put(name, marks.encode(Noted(_now(), said)), _now())
 
     def quarantine(self, position: int, reason: str | None, checkpoint: Checkpoint) -> None:
         """Attempt the record at a log position no more."""
