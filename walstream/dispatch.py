@@ -113,9 +113,11 @@ class Dispatcher:
         self._metrics = metrics
         self._ordered = target.ordering == "key"
         self._hold = target.on_dead == "hold"
-        self._most = target.limits.in_flight
-        self._limiter = Gradient(target.limits.in_flight)
-        self.slots = Slots(self._limiter.limit, target.limits.in_flight, target.limits.bytes)
+        limits = target.limits
+        said = kind.in_flight is None or "in_flight" in limits.model_fields_set
+        self._most = limits.in_flight if said else kind.in_flight or 0
+        self._limiter = Gradient(self._most)
+        self.slots = Slots(self._limiter.limit, self._most, limits.bytes)
         self._suspects: dict[int, tuple[int, int]] = {}
         self._at_work: dict[int, _Stretch] = {}
         self._counts: dict[int, Callable[[], Counts]] = {}
@@ -161,8 +163,10 @@ class Dispatcher:
             return PROBE if self.breaker.may_probe(self.monotonic(), who) else 0
         if who in self._suspects:
             return PROBE
-        if isinstance(self.sink, CheckpointSink) or self.sink.batch_size >= STRETCH:
+        if isinstance(self.sink, CheckpointSink):
             return STRETCH
+        if self.sink.batch_size >= STRETCH:
+            return max(STRETCH, min(self.sink.batch_size, self._most // self.partitions))
         return max(STRETCH, min(STRETCH_MOST, self._most // self.partitions))
 
     def oldest(self, who: int) -> tuple[float, Entry] | None:
@@ -195,7 +199,10 @@ class Dispatcher:
             self.breaker.probed(self.monotonic(), who)
             return Answers([])
         if isinstance(sink, CheckpointSink):
-            return Answers(self._stage(sink, entries, checkpoint))
+            epoch, outcomes = self.breaker.epoch, self._stage(sink, entries, checkpoint)
+            self._took(outcomes, epoch)
+            self.breaker.probed(self.monotonic(), who)
+            return Answers(outcomes)
         if not sink.late_writes_harmless:
             await checkpoint.make_sure()
         state = None if table is None else _Overlay(table)
@@ -223,7 +230,7 @@ class Dispatcher:
         outcomes, down = stretch.answers.outcomes, stretch.down
         answered = any(found is not None for found in outcomes)
         if answered:
-            self._took(stretch)
+            self._took(outcomes, stretch.epoch)
         if down is not None and stretch.answers.held is None:
             fault = Retry(_text(down), getattr(down, "after", None))
             if stretch.careful and answered:
@@ -233,17 +240,18 @@ class Dispatcher:
                 outcomes[place] = fault  # it took others since this one failed before
             else:
                 self._failed(who, stretch, down)
-        position, _ = self._suspects.get(who, (None, 0))
-        if any(e.position == position and found for e, found in zip(stretch.entries, outcomes, strict=True)):
-            del self._suspects[who]
+        if who in self._suspects:
+            position, _ = self._suspects[who]
+            if any(e.position == position and found for e, found in zip(stretch.entries, outcomes, strict=True)):
+                del self._suspects[who]
 
-    def _took(self, stretch: _Stretch) -> None:
-        outcomes, breaker = stretch.answers.outcomes, self.breaker
+    def _took(self, outcomes: Sequence[Outcome | None], epoch: int) -> None:
+        breaker = self.breaker
         dead = [found.reason for found in outcomes if isinstance(found, Dead)]
         applied = sum([isinstance(found, Applied | Skipped) for found in outcomes])
         before = breaker.state
         last = dead[-1] if dead else ""
-        breaker.took(self.monotonic(), stretch.epoch, applied=applied, dead=len(dead), last=last)
+        breaker.took(self.monotonic(), epoch, applied=applied, dead=len(dead), last=last)
         if breaker.state is not before:
             if breaker.state is BreakerState.CLOSED:
                 log.info("%s: the target is back", self._name)
