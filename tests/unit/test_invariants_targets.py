@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from walstream.testing.history import Headers, History, Observed, Target
+from walstream.testing.history import Headers, History, Observed, Target, foreign
 from walstream.testing.invariants import changed, lost, not_one_end, out_of_order
 
 NOW = 1_700_000_000_000  # ms
@@ -27,9 +27,7 @@ def letter(of: Observed) -> Observed:
 
 
 def history(log: Sequence[Observed], **target: Any) -> History:
-    ingress = [
-        replace(each, headers=tuple(h for h in each.headers if h[0].startswith("ce_")), timestamp=7) for each in log
-    ]
+    ingress = [replace(each, headers=foreign(each.headers), timestamp=7) for each in log]
     return History((), ingress, log, targets=[Target("app", **target)], ended=NOW)
 
 
