@@ -114,9 +114,8 @@ def quarantine(
     record = scanner.record((log, partition), offset)
     if record is None:
         begin, end = scanner.bounds([(log, partition)])[log, partition]
-        raise Failure(
-            f"{log} has no record at {partition}:{offset}; partition {partition} has positions {begin} to {end - 1}"
-        )
+        there = f"there are positions {begin} to {end - 1}" if end > begin else "the partition is empty"
+        raise Failure(f"{log} has no record at {partition}:{offset}; {there}")
     shown = _describe(record)
     if not yes:
         say(plain(", ".join(f"{word} {what}" for word, what in shown.items())))
