@@ -278,6 +278,11 @@ class KeyTemplate:
         if not self.columns:
             raise ValueError(f"{template!r} names no column, so that all rows would have one key")
 
+    @property
+    def prefix(self) -> bytes:
+        """What all keys begin with."""
+        return self._parts[0][0].encode()
+
     def render(self, key_columns: Mapping[str, Any]) -> bytes:
         """The Kafka key of a row.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import abc
 import enum
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
@@ -252,6 +252,26 @@ class CheckpointSink(Sink):
 
     @abc.abstractmethod
     def stage(self, batch: Sequence[Entry], checkpoint: Staging) -> Sequence[Outcome]:
+class Readable(abc.ABC):
+    """What a sink is beside `Sink` whose destination can be read through: two regions' can be compared then.
+
+    A row is two texts as bytes: its key and its content. Both are what people see, and equal exactly where rows are.
+    """
+
+    @property
+    @abc.abstractmethod
+    def form(self) -> str:
+        """How rows are made such texts, in words. What two sinks have is comparable where this is equal."""
+
+    @abc.abstractmethod
+    def scan(self) -> AsyncIterator[Sequence[tuple[bytes, bytes]]]:
+        """All rows, in pages, in any order. A row may come twice, and what is written meanwhile may be there or not."""
+
+    @abc.abstractmethod
+    async def look_up(self, keys: Sequence[bytes]) -> Sequence[bytes | None]:
+        """What rows have now, in the order of the keys; None where there is none."""
+
+
         """Add the batch's records to the checkpoint, and answer with one outcome per entry, in the same order."""
 
 

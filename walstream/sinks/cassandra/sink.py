@@ -18,7 +18,7 @@ A mutation that the table cannot take (no mutation at all, an unknown column, a 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 from cassandra import (
@@ -41,8 +41,8 @@ from walstream.errors import RecordRefused, SinkError
 from walstream.mutation import TYPE as MUTATION_TYPE
 from walstream.mutation import Mutation, parse_mutation
 from walstream.namespace import Words, fault
-from walstream.sinks.base import APPLIED, DEAD, RETRY, TARGET_DOWN, Dead, Outcome, Retry, Sink, SinkContext
-from walstream.sinks.cassandra import provision, schema, session
+from walstream.sinks.base import APPLIED, DEAD, RETRY, TARGET_DOWN, Dead, Outcome, Readable, Retry, Sink, SinkContext
+from walstream.sinks.cassandra import provision, reading, schema, session
 from walstream.sinks.cassandra.batches import Row
 from walstream.sinks.cassandra.statements import BadMutation, Statements
 from walstream.sinks.cassandra.writer import Writer
@@ -65,7 +65,7 @@ class CassandraOptions(Words):
         return self
 
 
-class CassandraSink(Sink):
+class CassandraSink(Sink, Readable):
     """Every entry's payload is a mutation; it becomes one row's INSERT or DELETE ``USING TIMESTAMP``."""
 
     Options = CassandraOptions
@@ -105,6 +105,16 @@ class CassandraSink(Sink):
         if self._session is not None:
             await asyncio.to_thread(session.disconnect, self._session)
             self._session = None
+
+    @property
+    def form(self) -> str:
+        return "rows of a table" if self.options.table is not None else "rows of the tables of a keyspace"
+
+    def scan(self) -> AsyncIterator[Sequence[tuple[bytes, bytes]]]:
+        return reading.Rows(self._session, self.options.keyspace, self.options.table).scan()
+
+    async def look_up(self, keys: Sequence[bytes]) -> Sequence[bytes | None]:
+        return await reading.Rows(self._session, self.options.keyspace, self.options.table).look_up(keys)
 
     async def provision(self, *, dry_run: bool) -> Sequence[Change]:
         return await asyncio.to_thread(self._provision, dry_run)

@@ -19,7 +19,7 @@ A mutation that is none, or that options do not fit, is dead.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any, ClassVar, Final
 
 from pydantic import Field, field_validator
@@ -38,12 +38,13 @@ from walstream.sinks.base import (
     TARGET_DOWN,
     Dead,
     Outcome,
+    Readable,
     Retry,
     Sink,
     SinkContext,
     Verdict,
 )
-from walstream.sinks.redis import script
+from walstream.sinks.redis import reading, script
 from walstream.sinks.redis.rows import PREFIX, Rows
 from walstream.sinks.redis.session import make_client
 
@@ -79,7 +80,7 @@ class RedisOptions(Words):
         return key
 
 
-class RedisSink(Sink):
+class RedisSink(Sink, Readable):
     """Every entry's payload is a mutation; one script call per entry decides it, one round trip per batch."""
 
     Options = RedisOptions
@@ -152,6 +153,18 @@ class RedisSink(Sink):
             for i, answer in zip(calls, answers, strict=True):
                 outcomes[i] = self._outcome(answer, some_applied)
         return [outcomes[i] for i in range(len(batch))]
+
+    @property
+    def form(self) -> str:
+        return f"value: {self.options.value} of keys {self.options.key}"
+
+    def scan(self) -> AsyncIterator[Sequence[tuple[bytes, bytes]]]:
+        assert self._client is not None
+        return reading.scan(self._client, KeyTemplate(self.options.key).prefix, self._rows.form)
+
+    async def look_up(self, keys: Sequence[bytes]) -> Sequence[bytes | None]:
+        assert self._client is not None
+        return await reading.look_up(self._client, keys, self._rows.form)
 
     async def _run(self, calls: Sequence[list[bytes]]) -> list[Any]:
         """Run the script once for each, in one round trip, and answer with what it said, or the error.

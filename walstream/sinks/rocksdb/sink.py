@@ -10,9 +10,10 @@ mutation that is none, or that options do not fit, is dead.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -22,12 +23,15 @@ from walstream.entry import Entry
 from walstream.errors import RecordRefused, SinkError
 from walstream.mutation import KeyTemplate
 from walstream.namespace import Words
-from walstream.sinks.base import APPLIED, SKIPPED, TARGET_DOWN, Dead, Outcome, Sink, SinkContext, TargetDown
+from walstream.sinks.base import APPLIED, SKIPPED, TARGET_DOWN, Dead, Outcome, Readable, Sink, SinkContext, TargetDown
 from walstream.sinks.rocksdb.database import Database
 from walstream.sinks.rocksdb.layout import Description
+from walstream.sinks.rocksdb.reader import Reader
 from walstream.sinks.rows import RowReader, RowWrite
 
 log = logging.getLogger(__name__)
+
+PAGE = 1_000  # rows that are read at a time
 
 
 class RocksdbOptions(Words):
@@ -65,7 +69,7 @@ class RocksdbOptions(Words):
         return value
 
 
-class RocksdbSink(Sink):
+class RocksdbSink(Sink, Readable):
     """Every entry's payload is a mutation; those of a batch are one durable write to the partition's database."""
 
     Options = RocksdbOptions
@@ -81,6 +85,7 @@ class RocksdbSink(Sink):
         self._description = Description(context.partitions, context.key_template, options.key, options.value)
         self._databases: dict[int, Database] = {}
         self._opening = threading.Lock()
+        self._reader: Reader | None = None
 
     async def open(self) -> None:
         found = await asyncio.to_thread(Description.read, self.folder)
@@ -94,11 +99,31 @@ class RocksdbSink(Sink):
         databases, self._databases = list(self._databases.values()), {}
         for database in databases:
             await asyncio.to_thread(database.close)
+        if self._reader is not None:
+            await asyncio.to_thread(self._reader.close)
 
     async def leave(self, partition: int) -> None:
         database = self._databases.pop(partition, None)
         if database is not None:
             await asyncio.to_thread(database.close)
+
+    @property
+    def form(self) -> str:
+        return f"value: {self.options.value} of keys {self.options.key}"
+
+    async def scan(self) -> AsyncIterator[Sequence[tuple[bytes, bytes]]]:
+        rows: Iterator[tuple[bytes, bytes]] = self._reading().scan()
+        while page := await asyncio.to_thread(lambda: list(itertools.islice(rows, PAGE))):
+            yield page
+
+    async def look_up(self, keys: Sequence[bytes]) -> Sequence[bytes | None]:
+        return await asyncio.to_thread(self._reading().find, keys)
+
+    def _reading(self) -> Reader:
+        """Beside the worker that writes, which may be another process."""
+        if self._reader is None:
+            self._reader = Reader(self.folder, max_age=0)
+        return self._reader
 
     async def write(self, batch: Sequence[Entry]) -> Sequence[Outcome]:
         return await asyncio.to_thread(self._write, batch)
