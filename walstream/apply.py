@@ -61,6 +61,7 @@ def apply(
     connection: KafkaConnection,
     *,
     shard: str | None = None,
+    region: tuple[str | None, int] = (None, 0),
     dry_run: bool = False,
 ) -> list[Change]:
     """Make what is missing, and put right what can be.
@@ -73,6 +74,8 @@ def apply(
         The namespaces' own Kafka.
     shard
         That of the routers which serve the namespaces.
+    region
+        The region's name, if it has one, and its rank.
     dry_run
         Only say what would be done.
 
@@ -92,7 +95,7 @@ def apply(
     brokers = admin.broker_count()
     namespaces = list(namespaces)
     sinks = [
-        make_sink(namespace, target, connections, {"kafka": connection})
+        make_sink(namespace, target, connections, {"kafka": connection, "region": region[0], "rank": region[1]})
         for namespace in namespaces
         for target in namespace.targets
     ]

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 from walstream.connections import CONNECTIONS, Connection
 from walstream.documents import Document, Path_, read
 from walstream.errors import ConfigurationError, WalstreamError
-from walstream.namespace import Namespace, Target
+from walstream.namespace import REPLICATE, Namespace, Target
 from walstream.sinks.base import Sink, SinkContext
 from walstream.sinks.registry import sink_class, sink_names
 
@@ -144,6 +144,27 @@ def make_sink(
     )
 
 
+def check_regions(
+    namespaces: Mapping[str, Namespace], folder: Path, region: str | None, rank: int
+) -> list[ConfigurationError]:
+    """What is wrong with targets that are other regions, seen from this one.
+
+    Parameters
+    ----------
+    region, rank
+        Where this process is.
+    """
+    problems = []
+    for namespace in namespaces.values():
+        for name, target in namespace.targets.items():
+            if target.sink == REPLICATE:
+                try:
+                    make_sink(namespace, name, load_connections(folder), {"region": region, "rank": rank})
+                except ConfigurationError as error:
+                    problems.append(error)
+    return problems
+
+
 def _raise(problems: list[ConfigurationError]) -> None:
     if len(problems) == 1:
         raise problems[0]
@@ -252,8 +273,8 @@ def _check_target(
         near = _nearest(target.connection, connections)
         remedy = near or f"write an entry {target.connection} in {document.file.parent / CONNECTIONS_FILE}"
         problems.append(_problem(document, where, f"there is no connection {target.connection!r}", remedy))
-    elif target.sink in CONNECTIONS and connection.sink != target.sink:
-        said = f"the connection {target.connection} is for {connection.sink}, not for {target.sink}"
+    elif (wanted := kind.connection_kind or target.sink) in CONNECTIONS and connection.sink != wanted:
+        said = f"the connection {target.connection} is for {connection.sink}, not for {wanted}"
         problems.append(_problem(document, where, said, "name another connection"))
     return problems
 

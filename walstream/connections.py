@@ -189,6 +189,7 @@ class KafkaClusterConnection(Words):
 
     sink: Literal["kafka"]
     brokers: list[str] = Field(min_length=1)
+    rank: int | None = Field(None, ge=0, le=9)
     sasl: Sasl | None = None
     ssl: MaybeTls = None
 

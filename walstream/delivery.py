@@ -207,11 +207,11 @@ class DeliveryProcessor:
         refused: list[tuple[KafkaRecord, RecordRefused]] = []
         behind: list[tuple[Blocked, Entry]] = []
         items: list[_Item] = []
-        keys = self._parking.blocked
+        keys, controls = self._parking.blocked, self._dispatcher.sink.takes_controls
         for record in records:
             try:
                 entry = Entry.from_record(self._partition, record)
-                if not entry.is_for(self._target):
+                if not entry.is_for(self._target, controls=controls):
                     continue
             except RecordRefused as refusal:
                 refused.append((record, refusal))
@@ -513,7 +513,7 @@ def _now() -> int:
 
 
 def sink_context(
-    namespace: Namespace, target: str, connection: Connection | None, kafka: KafkaConnection
+    namespace: Namespace, target: str, connection: Connection | None, settings: Settings
 ) -> tuple[type[Sink], SinkContext]:
     """The class of a target's sink, and what it is told."""
     description = namespace.targets[target]
@@ -528,7 +528,11 @@ def sink_context(
         max_record=namespace.topics.max_record,
         remember=namespace.remember(target),
         hold=description.on_dead == "hold",
-        extra={"kafka": kafka},
+        extra={
+            "kafka": KafkaConnection.from_settings(settings),
+            "region": settings.region,
+            "rank": settings.region_rank,
+        },
     )
 
 
@@ -570,7 +574,8 @@ def make_delivery(settings: Settings) -> App:
     kafka = KafkaConnection.from_settings(settings)
     connection_name = namespace.targets[target].connection
     connection = load_connections(settings.config)[connection_name] if connection_name is not None else None
-    kind, context = sink_context(namespace, target, connection, kafka)
+    kind, context = sink_context(namespace, target, connection, settings)
+    kind.for_context(context)  # refuses what cannot be before anything runs
     registry = CollectorRegistry()
     metrics = DeliveryMetrics(registry)
     dispatcher = Dispatcher(context, kind, namespace.targets[target], metrics)

@@ -28,7 +28,7 @@ CONTROL_HEADER = "walstream-control"
 """On a retry topic: what people say to the target (`walstream.control`)."""
 
 CANCEL, RESCHEDULE, SCHEDULED = b"cancel", b"reschedule", b"scheduled"
-"""Control entries: an action, and a write that waits for its time in each region. Only replicate targets act on them."""
+"""Control entries: an action, and a write that waits for its time in each region. They are for replicate targets."""
 LOCAL = b"local"
 """A write that every region has of its own, since each let it wait; it is not sent to others again."""
 

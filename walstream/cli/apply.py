@@ -42,7 +42,8 @@ def apply(settings: Settings, namespaces: Sequence[str], dry_run: bool, as_json:
     kafka = KafkaConnection.from_settings(settings)
 
     def run(*, dry_run: bool) -> list[Change]:
-        return make(chosen, connections, kafka, shard=settings.shard, dry_run=dry_run)
+        region = settings.region, settings.region_rank
+        return make(chosen, connections, kafka, shard=settings.shard, region=region, dry_run=dry_run)
 
     changes = run(dry_run=True)
     refused = any(change.action is Action.REFUSE for change in changes)

@@ -29,9 +29,11 @@ def check(settings: Settings, namespaces: Sequence[str], offline: bool, as_json:
       walstream check --json | jq .problems
     """
     from walstream.cli.selection import choose
-    from walstream.config import check_folder
+    from walstream.config import check_folder, check_regions
 
     found, errors = check_folder(settings.config)
+    if not errors:
+        errors = check_regions(found, settings.config, settings.region, settings.region_rank)
     problems: list[dict[str, Any]] = [
         {"file": error.file, "line": error.line, "problem": error.message, "remedy": error.remedy} for error in errors
     ]

@@ -159,7 +159,8 @@ class SinkContext:
         Whether a key waits behind its dead entry (``on_dead: hold``). A sink that works on a key's entries one after
         the other then stops behind a dead one, as it does behind one that is to be tried again.
     extra
-        What the worker has for the sink beside the files: ``kafka`` is how to reach the namespace's own cluster.
+        What the worker has for the sink beside the files: ``kafka`` is how to reach the namespace's own cluster,
+        ``region`` and ``rank`` say where the worker is.
     """
 
     namespace: str
@@ -191,11 +192,20 @@ class Sink(abc.ABC):
     #: Entries of one call, at most. A checkpoint may end between two calls.
     batch_size: ClassVar[int] = 500
 
+    #: Records that may be at the sink and not answered yet, where the target's file does not say (`limits.in_flight`).
+    in_flight: ClassVar[int | None] = None
+
+    #: Whether it is given control entries too: what was said about delayed writes, which is for other regions only.
+    takes_controls: ClassVar[bool] = False
+
     #: Whether it keeps rows of its own: it is a `StatefulSink`.
     stateful: ClassVar[bool] = False
 
     #: Whether a target has to name an entry of ``connections.yaml``.
     needs_connection: ClassVar[bool] = False
+
+    #: What that entry has as its ``sink``, where it is not the name of this sink.
+    connection_kind: ClassVar[str | None] = None
 
     def __init__(self, context: SinkContext) -> None:
         if self.needs_connection and context.connection is None:
@@ -242,16 +252,6 @@ class Sink(abc.ABC):
         return ()
 
 
-class CheckpointSink(Sink):
-    """A sink whose writes are Kafka records on the namespace's own cluster, and so part of the checkpoint itself."""
-
-    late_writes_harmless = True  # the former owner is fenced
-
-    async def write(self, batch: Sequence[Entry]) -> Sequence[Outcome]:
-        raise NotImplementedError("a checkpoint sink stages its records; it does not write them")
-
-    @abc.abstractmethod
-    def stage(self, batch: Sequence[Entry], checkpoint: Staging) -> Sequence[Outcome]:
 class Readable(abc.ABC):
     """What a sink is beside `Sink` whose destination can be read through: two regions' can be compared then.
 
@@ -272,6 +272,16 @@ class Readable(abc.ABC):
         """What rows have now, in the order of the keys; None where there is none."""
 
 
+class CheckpointSink(Sink):
+    """A sink whose writes are Kafka records on the namespace's own cluster, and so part of the checkpoint itself."""
+
+    late_writes_harmless = True  # the former owner is fenced
+
+    async def write(self, batch: Sequence[Entry]) -> Sequence[Outcome]:
+        raise NotImplementedError("a checkpoint sink stages its records; it does not write them")
+
+    @abc.abstractmethod
+    def stage(self, batch: Sequence[Entry], checkpoint: Staging) -> Sequence[Outcome]:
         """Add the batch's records to the checkpoint, and answer with one outcome per entry, in the same order."""
 
 
