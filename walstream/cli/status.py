@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from walstream.cli.output import cell, json_option, print_json, print_table, settings_options
+from walstream.cli.output import json_option, plain, print_json, print_table, settings_options
 from walstream.settings import Settings
 from walstream.units import format_rfc3339
 
 if TYPE_CHECKING:
+    from walstream.marks import Halted
     from walstream.status import Health
 
 
@@ -50,19 +51,19 @@ def status(settings: Settings, namespaces: Sequence[str], as_json: bool) -> None
         if one.health is not None:
             counts = one.health.counts
             waiting = tuple(f"{count:,}" for count in (counts.retrying, counts.parked, counts.dead))
-        state = _state(one.health)
+        state = ", ".join(f"[red]{word}[/]" for word, _ in _halts(one.health))
         rows.append((one.namespace, one.role, state, f"{one.lag:,}", f"{worst:,}", workers, *waiting, lags))
     columns = ("namespace", "who", "", "lag#", "worst partition#", "workers#", "retrying#", "parked#", "dead#", "where")
     print_table(columns, rows)
+    for one in found:
+        for word, halted in _halts(one.health):
+            since = format_rfc3339(halted.since // 1_000 * 1_000_000)
+            why = f": {plain(halted.reason)}" if halted.reason else ""
+            click.echo(f"{one.namespace}.{one.role} is {word} since {since}{why}")
 
 
-def _state(health: Health | None) -> str:
+def _halts(health: Health | None) -> list[tuple[str, Halted]]:
     """Whether a target is paused or down, since when, and why."""
     if health is None:
-        return ""
-    said = []
-    for word, halted in (("paused", health.paused), ("down", health.down)):
-        if halted is not None:
-            why = f" ({cell(halted.reason)})" if halted.reason else ""
-            said.append(f"[red]{word}[/] since {format_rfc3339(halted.since // 1_000 * 1_000_000)}{why}")
-    return ", ".join(said)
+        return []
+    return [(word, halt) for word, halt in (("paused", health.paused), ("down", health.down)) if halt is not None]
