@@ -11,13 +11,26 @@ import pytest
 from pydantic import ValidationError
 
 from walstream.entry import Entry
-from walstream.sinks.base import APPLIED, DEAD, RETRY, TARGET_DOWN, Outcome, Sink, SinkContext
+from walstream.sinks.base import (
+    APPLIED,
+    DEAD,
+    RETRY,
+    SKIPPED,
+    TARGET_DOWN,
+    Applied,
+    Dead,
+    Outcome,
+    Sink,
+    SinkContext,
+    TargetDown,
+)
 from walstream.sinks.cassandra import CassandraOptions
 from walstream.sinks.cassandra.provision import Create
 from walstream.sinks.cassandra.requests import Requests
 from walstream.sinks.cassandra.schema import normal_type
 from walstream.sinks.cassandra.session import _contact_point
 from walstream.sinks.kafka import KafkaOptions
+from walstream.testing.conformance import Rows
 
 
 class Broken(Sink):
@@ -33,6 +46,18 @@ def test_the_most_specific_error_counts() -> None:
     assert sink.verdict(TimeoutError()) is TARGET_DOWN
     assert sink.verdict(UnicodeDecodeError("utf-8", b"", 0, 1, "")) is DEAD
     assert sink.verdict(KeyError()) is None
+
+
+def test_a_target_that_is_down_is_so_of_every_sink() -> None:
+    error = TargetDown("no", after=3.0, outcomes=[APPLIED, None])
+    assert Broken.for_context(SinkContext("ns", "t", None)).verdict(error) is TARGET_DOWN
+    assert (str(error), error.after, error.outcomes) == ("no", 3.0, [APPLIED, None])
+
+
+def test_what_a_row_of_a_stateful_sink_becomes() -> None:
+    table = Rows()
+    table.settle([Applied({b"a": b"1", b"b": b"1"}), SKIPPED, Dead("no"), Applied({b"a": None}), APPLIED])
+    assert table.get_many([b"a", b"b", b"c"]) == [None, b"1", None]
 
 
 Answer = Callable[[], None]

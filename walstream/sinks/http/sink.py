@@ -102,6 +102,7 @@ class HttpSink(Sink):
 
     Options = HttpOptions
     needs_connection = True
+    batch_size = 100  # all of one key, at 200 ms each, take as long as a call may
     errors: ClassVar = {
         aiohttp.ClientError: TARGET_DOWN,
         TimeoutError: TARGET_DOWN,
