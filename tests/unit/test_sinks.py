@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, ClassVar
 
 import pytest
@@ -31,6 +31,7 @@ from walstream.sinks.cassandra.schema import normal_type
 from walstream.sinks.cassandra.session import _contact_point
 from walstream.sinks.kafka import KafkaOptions
 from walstream.testing.conformance import Rows
+from walstream.testing.delivering import DeliveryPartition
 
 
 class Broken(Sink):
@@ -52,6 +53,20 @@ def test_a_target_that_is_down_is_so_of_every_sink() -> None:
     error = TargetDown("no", after=3.0, outcomes=[APPLIED, None])
     assert Broken.for_context(SinkContext("ns", "t", None)).verdict(error) is TARGET_DOWN
     assert (str(error), error.after, error.outcomes) == ("no", 3.0, [APPLIED, None])
+
+
+async def test_of_a_call_in_which_the_target_goes_down_what_was_answered_is_finished(
+    make_partition: Callable[..., Awaitable[DeliveryPartition]],
+) -> None:
+    one = await make_partition()
+    positions = [one.write(b"%d" % n) for n in range(4)]
+    one.sink.whole = [TargetDown("bye", outcomes=[APPLIED, Dead("no"), None, APPLIED])]
+    await one.work()
+    assert one.committed[one.log_topic] == positions[2]
+    assert one.buried == [(positions[1], "no")]
+    await one.until_done()
+    assert one.sink.applied == positions[2:], "the others are not sent again"
+    assert one.topics[one.retry_topic] == [], "and nothing counts as tried"
 
 
 def test_what_a_row_of_a_stateful_sink_becomes() -> None:
