@@ -132,6 +132,18 @@ async def test_an_empty_key_is_a_key(make_partition: Make) -> None:
     assert one.sink.applied == [head, follower]
 
 
+async def test_a_partition_key_is_a_key(make_partition: Make) -> None:
+    one = await make_partition(retry=SECOND)
+    head = one.write(None, extensions={"partitionkey": "a"})
+    one.sink.answers[head] = [BUSY]
+    await one.settle()
+    follower, other = (one.write(None, extensions={"partitionkey": name}) for name in ("a", "b"))
+    await one.settle()
+    assert one.sink.applied == [other] and one.blocked.keys() == {b"a"}
+    await one.until_done()
+    assert one.sink.applied == [other, head, follower]
+
+
 async def test_followers_for_other_targets_are_left_out(make_partition: Make) -> None:
     one = await make_partition(retry=SECOND)
     head = one.write()
@@ -150,6 +162,20 @@ async def test_skipped_is_as_good_as_applied(make_partition: Make) -> None:
     one.sink.answers[head] = [BUSY, SKIPPED]
     await one.until_done()
     assert one.sink.applied[-1] == follower and one.dead == {}
+
+
+async def test_calls_of_one_key_follow_each_other(make_partition: Make) -> None:
+    one = await make_partition(retry=SECOND)
+    one.sink.batch_size = 2
+    one.sink.stops = True
+    positions = [one.write() for _ in range(7)]
+    other = one.write(b"b")
+    one.sink.answers[positions[2]] = [BUSY]
+    await one.settle()
+    assert [call for call in one.sink.calls if other not in call] == [positions[:2], positions[2:4]]
+    assert one.parked == {b"k": positions[3:]} and max(map(len, one.sink.calls)) <= 2
+    await one.until_done()
+    assert [position for position in one.sink.applied if position != other] == positions
 
 
 async def test_an_exception_that_says_retry_is_one_answer_for_the_call(make_partition: Make) -> None:

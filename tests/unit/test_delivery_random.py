@@ -210,12 +210,12 @@ async def act(run: Run, action: tuple[Any, ...]) -> None:
 
 
 async def scenario(folder: Path, first: list[Plan], actions: list[tuple[Any, ...]], **words: Any) -> Run:
-    stops = words.pop("stops")
+    stops, batch_size = words.pop("stops"), words.pop("batch_size")
     retry = {"initial": "1s", "multiplier": 1, "max": "1s", "attempts": 1_000}
     one = DeliveryPartition(folder, retry=retry, **words)
     try:
         run = Run(await one.open())
-        one.sink.script, one.sink.stops = run.answer, stops
+        one.sink.script, one.sink.stops, one.sink.batch_size = run.answer, stops, batch_size
         for action in [("write", first), *actions]:
             await act(run, action)
             run.check()
@@ -251,15 +251,16 @@ async def scenario(folder: Path, first: list[Plan], actions: list[tuple[Any, ...
     st.sampled_from([("key", "continue"), ("key", "continue"), ("key", "hold"), ("none", "continue")]),
     st.booleans(),
     st.sampled_from([1, 2, 5, 100]),
+    st.sampled_from([1, 3, 500]),
 )
 def test_each_record_has_one_place_and_ends_once(
-    first: list[Plan], actions: list[tuple[Any, ...]], policy: tuple[str, str], stops: bool, fetch: int
+    first: list[Plan], actions: list[tuple[Any, ...]], policy: tuple[str, str], stops: bool, fetch: int, batch_size: int
 ) -> None:
     ordering, on_dead = policy
     with tempfile.TemporaryDirectory() as folder:
         asyncio.run(
             scenario(
                 Path(folder), first, actions, ordering=ordering, on_dead=on_dead, stops=stops and ordering == "key",
-                fetch=fetch,
+                fetch=fetch, batch_size=batch_size,
             )
         )  # fmt: skip

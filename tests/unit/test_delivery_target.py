@@ -153,6 +153,16 @@ async def test_a_dlq_that_fills_too_fast_stops_the_delivery(
     assert len(one.dead) + len(one.sink.applied) == 5_000 and len(one.dead) <= 2_000
 
 
+async def test_a_static_rate_is_shared_by_the_partitions(make_partition: Make) -> None:
+    one = await make_partition(limits={"rate": "120/s"})
+    positions = [one.write(b"%d" % n) for n in range(100)]
+    began = one.now
+    await one.until_done()
+    assert sorted(one.sink.applied) == positions
+    share = 120 / one.namespace.topics.partitions
+    assert 100 / share - 2 <= (one.now - began) / 1e6 <= 100 / share + 2
+
+
 # -------------------------------------------------------------------------------------------------------- paused
 
 
