@@ -86,6 +86,9 @@ def test_files_that_are_shown_are_right(text: str, tmp_path: Path, monkeypatch: 
     document = YAML(typ="safe").load(text)
     connections = "main: {sink: cassandra, hosts: [localhost]}\napp: {sink: http, url: http://localhost}\n"
     connections += "cache: {sink: redis, host: localhost}\nfront: {sink: memcached, host: localhost}\n"
+    connections += "cache-east: {sink: redis, host: east}\ncache-west: {sink: redis, host: west}\n"
+    connections += "east: {sink: kafka, brokers: east:1, rank: 0}\nwest: {sink: kafka, brokers: west:1, rank: 1}\n"
+    monkeypatch.setenv("WALSTREAM_BROKERS_WEST", "localhost:9093")
     if all(isinstance(entry, dict) and "sink" in entry for entry in document.values()):
         connections, document = text, MINIMAL
     elif "namespace" not in document:

@@ -27,6 +27,10 @@ COMMANDS = {
     "dlq": ("walstream.cli.dlq:dlq", "Look into a DLQ; have dead records tried again, or dropped."),
     "retry": ("walstream.cli.retry:retry", "Show what a target is to be given again, and what waits behind it."),
     "target": ("walstream.cli.target:target", "Pause a target, resume it, keep a record from being tried."),
+    "replication": (
+        "walstream.cli.replication:replication",
+        "Show how far other regions are behind; compare two regions' stores.",
+    ),
     "config": ("walstream.cli.config:config", "Show or lint the configuration, or print its schema."),
     "bench": ("walstream.cli.bench:bench", "Load a namespace, and say what it holds."),
     "local": ("walstream.cli.local:local", "Start and stop a Kafka and a Cassandra on this machine."),

@@ -25,6 +25,8 @@ from cassandra import (
     AuthenticationFailed,
     InvalidRequest,
     OperationTimedOut,
+    ReadFailure,
+    ReadTimeout,
     Unauthorized,
     Unavailable,
     WriteFailure,
@@ -84,6 +86,8 @@ class CassandraSink(Sink, Readable):
         AuthenticationFailed: TARGET_DOWN,
         Unauthorized: TARGET_DOWN,
         SinkError: TARGET_DOWN,
+        ReadTimeout: TARGET_DOWN,  # while it is read through
+        ReadFailure: TARGET_DOWN,
         WriteFailure: RETRY,
         InvalidRequest: DEAD,
     }
