@@ -53,6 +53,7 @@ def applied(target: FailingTarget, key: str) -> list[str]:
     return list(dict.fromkeys(of_key))
 
 
+@pytest.mark.slow
 def test_held_keys_outlive_their_workers_and_go_on_where_they_were(
     make_sandbox: Callable[..., Sandbox], target: FailingTarget
 ) -> None:

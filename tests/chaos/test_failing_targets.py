@@ -21,7 +21,7 @@ from walstream.testing.sandbox import OwnTarget, Sandbox
 from walstream.testing.workload import Workload
 
 RETRY = {"attempts": 6, "initial": "100ms", "max": "500ms"}
-DOWN = (Answer.UNAVAILABLE, Answer.RESET, Answer.HANGS, Answer.FAILED)
+DOWN = (Answer.UNAVAILABLE, Answer.RESET, Answer.HANGS)
 
 MakeTarget = Callable[..., FailingTarget]
 
@@ -127,8 +127,8 @@ def test_every_policy_holds_in_a_long_storm(
     workloads = [Workload(seed, source=f"/failing/{n}", opaque_to=None, delayed=0.1, keys=400) for n in range(2)]
     producers = [sandbox.producer(workload, rate=200) for workload in workloads]
     with producers[0], producers[1]:
-        done = storm(sandbox, list(targets.values()), seed, 120, longest=6)
-    assert done["killed"] >= 10 and done["down"] >= 5
+        done = storm(sandbox, list(targets.values()), seed, 90, longest=5)
+    assert done["killed"] >= 8 and done["down"] >= 4, done
     sandbox.drain(240, ["router", "ordered", "unordered"])
     targets["held"].faults.repair()
     deadline = time.monotonic() + 240
@@ -136,7 +136,7 @@ def test_every_policy_holds_in_a_long_storm(
         assert time.monotonic() < deadline, f"{sandbox.waiting('held')} records wait for ever"
         sandbox.raise_if_crashed()
         redrive(sandbox, "held")
-    history = sandbox.check(least=20_000)
+    history = sandbox.check(least=15_000)
     check_ends(sandbox, history, {name: target for name, target in targets.items() if name != "held"})
     assert not targets["held"].overlaps
     sandbox.check_stores()
