@@ -41,7 +41,7 @@ from walstream.namespace import Namespace
 from walstream.parking import Parking, Scheduled
 from walstream.preflight import preflight
 from walstream.settings import Settings
-from walstream.sinks.base import SKIPPED, Applied, Dead, Outcome, Retry, Sink, SinkContext, Skipped
+from walstream.sinks.base import APPLIED, SKIPPED, Applied, Dead, Outcome, Retry, Sink, SinkContext, Skipped
 from walstream.sinks.registry import sink_class
 from walstream.standing import Standing
 from walstream.wire import Record as KafkaRecord
@@ -344,12 +344,13 @@ class DeliveryProcessor:
     async def _attempt(self, items: Sequence[_Item], checkpoint: Checkpoint) -> list[Outcome | None]:
         """Give entries to the sink, but for those that it is not to have."""
         known: dict[int, Outcome] = {}
+        has_quarantined = self._standing.has_quarantined
         for place, item in enumerate(items):
-            if (why := self._standing.quarantined(item.entry.position)) is not None:
+            if has_quarantined and (why := self._standing.quarantined(item.entry.position)) is not None:
                 known[place] = Dead(why)
             elif (item.attempt is not None or item.row is not None) and self._has_expired(item.entry):
                 known[place] = SKIPPED
-        entries = [item.entry for place, item in enumerate(items) if place not in known]
+        entries = [item.entry for place, item in enumerate(items) if not known or place not in known]
         table = None if self._state_table is None else checkpoint.table(self._state_table)
         began, rate = self._monotonic(), self._allowed()
         answers = await self._dispatcher.attempt(self._partition, entries, checkpoint, table)
@@ -386,7 +387,12 @@ class DeliveryProcessor:
     def _settle(self, items: Sequence[_Item], outcomes: Sequence[Outcome | None], checkpoint: Checkpoint) -> None:
         """Do what follows from outcomes, in the order of the entries."""
         unfinished: set[bytes] = set()
+        fresh: set[bytes | None] = set()  # keys that are blocked by one of these
+        has_quarantined = self._standing.has_quarantined
         for item, found in zip(items, outcomes, strict=True):
+            is_new = item.attempt is None and item.row is None
+            if is_new and found is APPLIED and not has_quarantined and item.entry.key not in fresh:
+                continue  # nothing follows, for most by far
             if found is None:
                 if item.scheduled is not None:
                     self._parking.put_back(item.scheduled)
@@ -400,19 +406,22 @@ class DeliveryProcessor:
             elif item.row is not None:
                 if item.row.state is blocked.State.RELEASED and item.row.key not in unfinished:
                     self._settle_follower(item.entry, item.row, found, checkpoint)
-            else:
-                self._settle_new(item.entry, found, checkpoint)
+            elif (key := self._settle_new(item.entry, found, checkpoint)) is not None:
+                fresh |= {key, None}  # whose key is not the record's is looked at
         self._parking.settle(checkpoint, _now())
         if self._state_rows and self._state_table is not None:
             self._write_state(checkpoint)
 
-    def _settle_new(self, entry: Entry, found: Outcome, checkpoint: Checkpoint) -> None:
+    def _settle_new(self, entry: Entry, found: Outcome, checkpoint: Checkpoint) -> bytes | None:
+        """Settle one that came from the log; answer with its key if that is blocked from now on."""
         if (row := self._blocked_by(entry)) is not None:
             self._parking.park(row, entry)  # if it is applied, that was ahead of one that it follows
-            return
+            return None
         state = self._end(entry, Attempt(entry), found, checkpoint)
-        if state is not blocked.State.RELEASED and (key := order_key(entry)) is not None:
-            self._parking.block(key, entry.position, state)
+        if state is blocked.State.RELEASED or (key := order_key(entry)) is None:
+            return None
+        self._parking.block(key, entry.position, state)
+        return key
 
     def _settle_follower(self, entry: Entry, row: Blocked, found: Outcome, checkpoint: Checkpoint) -> None:
         state = self._end(entry, Attempt(entry), found, checkpoint)

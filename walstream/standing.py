@@ -109,6 +109,11 @@ class Standing:
         self._quarantined[position] = Quarantined(reason)
         checkpoint.table(self._table).put(marks.quarantine_key(position), marks.encode(Quarantined(reason)), _now())
 
+    @property
+    def has_quarantined(self) -> bool:
+        """Whether there is any record that is not to be attempted."""
+        return bool(self._quarantined)
+
     def quarantined(self, position: int) -> str | None:
         """Why a record is not to be attempted; None where it is."""
         if not self._quarantined or (found := self._quarantined.get(position)) is None:
