@@ -185,6 +185,8 @@ class KafkaClusterConnection(Words):
     ----------
     brokers
         ``host:port``, several with commas or as a list; or ``{env: VARIABLE}``.
+    rank
+        Where it is that of another region: what that region's workers have in ``WALSTREAM_REGION_RANK``.
     """
 
     sink: Literal["kafka"]

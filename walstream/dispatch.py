@@ -12,13 +12,14 @@ import asyncio
 import logging
 import random
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 from walstream.breaker import PROBE, Breaker
 from walstream.breaker import State as BreakerState
+from walstream.deadline import Deadline
 from walstream.engine.checkpoint import Checkpoint
 from walstream.entry import Entry
 from walstream.errors import Fenced, Held, RecordRefused
@@ -50,6 +51,7 @@ STRETCH = 500  # entries that are worked on at once; a checkpoint may be between
 STRETCH_MOST = 2_000  # where a call has few of them, since a stretch ends when its last call is answered
 HEAD_OF_LINE = 10.0  # s in work, after which an entry is named
 
+KINDS = frozenset((Applied, Skipped, Retry, Dead))
 BEHIND = Retry("it follows one of its key that has to wait")
 
 
@@ -110,7 +112,8 @@ class Dispatcher:
         self._names = context.namespace, context.target
         self._name = f"{context.namespace}.{context.target}"
         self._shared = SharedSink(context, kind)
-        self._metrics = metrics
+        self._note_time = metrics.timer(context.namespace, context.target)
+        self._deadline = Deadline(SINK_DEADLINE)
         self._ordered = target.ordering == "key"
         self._hold = target.on_dead == "hold"
         limits = target.limits
@@ -166,7 +169,8 @@ class Dispatcher:
         if isinstance(self.sink, CheckpointSink):
             return STRETCH
         if self.sink.batch_size >= STRETCH:
-            return max(STRETCH, min(self.sink.batch_size, self._most // self.partitions))
+            most = STRETCH if self.sink.in_flight is None else self.sink.batch_size
+            return max(STRETCH, min(most, self._most // self.partitions))
         return max(STRETCH, min(STRETCH_MOST, self._most // self.partitions))
 
     def oldest(self, who: int) -> tuple[float, Entry] | None:
@@ -247,8 +251,9 @@ class Dispatcher:
 
     def _took(self, outcomes: Sequence[Outcome | None], epoch: int) -> None:
         breaker = self.breaker
-        dead = [found.reason for found in outcomes if isinstance(found, Dead)]
-        applied = sum([isinstance(found, Applied | Skipped) for found in outcomes])
+        kinds = Counter(map(type, outcomes))
+        applied = kinds[Applied] + kinds[Skipped]
+        dead = [found.reason for found in outcomes if isinstance(found, Dead)] if kinds[Dead] else []
         before = breaker.state
         last = dead[-1] if dead else ""
         breaker.took(self.monotonic(), epoch, applied=applied, dead=len(dead), last=last)
@@ -285,8 +290,10 @@ class Dispatcher:
             while queue and not stretch.stopped:
                 await self._follow(stretch, queue.popleft())
 
+        # A partition's share of the calls, and as many again for when others have nothing to send.
+        most = max(2 * self._limiter.limit // len(self._at_work), 1)
         async with asyncio.TaskGroup() as group:
-            for _ in range(min(len(lines), max(self._limiter.limit, 1))):
+            for _ in range(min(len(lines), most)):
                 group.create_task(pull())
 
     async def _follow(self, stretch: _Stretch, lane: list[list[int]]) -> None:
@@ -311,7 +318,8 @@ class Dispatcher:
     async def _call(self, stretch: _Stretch, batch: Sequence[Entry]) -> Sequence[Outcome | None]:
         """Call the sink once, within what may be on its way, and turn whatever happens into outcomes."""
         count, size = len(batch), sum([entry.size for entry in batch])
-        await self.slots.acquire(count, size)
+        if not self.slots.take(count, size):
+            await self.slots.acquire(count, size)
         began = self.monotonic()
         try:
             return await self._write(stretch, batch, began)
@@ -323,12 +331,11 @@ class Dispatcher:
         sink, state = self.sink, stretch.state
         nothing: list[Outcome | None] = [None] * len(batch)
         try:
-            async with asyncio.timeout(SINK_DEADLINE):
-                if state is None:
-                    outcomes = await sink.write(batch)
-                else:
-                    assert isinstance(sink, StatefulSink)
-                    outcomes = await sink.write_with(batch, state)
+            if state is None:
+                outcomes = await self._deadline.run(sink.write(batch))
+            else:
+                assert isinstance(sink, StatefulSink)
+                outcomes = await self._deadline.run(sink.write_with(batch, state))
         except Fenced:
             raise
         except Exception as error:
@@ -353,7 +360,7 @@ class Dispatcher:
             return await self._one_by_one(stretch, batch)
         now = self.monotonic()
         self._limiter.sample(now - began, self.slots.calls, ok=True)
-        self._metrics.took(*self._names, now - began)
+        self._note_time(now - began)
         if (wrong := _wrong(outcomes, len(batch))) is not None:
             log.error("%s: %s; the partition is held", self._name, wrong)
             return self._held(stretch, wrong, nothing)
@@ -479,7 +486,7 @@ def lanes(entries: Sequence[Entry], size: int, ordered: bool) -> list[list[list[
 def _wrong(outcomes: object, count: int) -> str | None:
     """What is wrong with a sink's answer."""
     found = len(outcomes) if isinstance(outcomes, Sequence) else 0
-    if found == count and all(isinstance(outcome, Outcome) for outcome in outcomes):  # type: ignore[attr-defined]
+    if found == count and KINDS.issuperset(map(type, outcomes)):  # type: ignore[call-overload]
         return None
     return f"the sink did not answer with one outcome for each of {count} entries, but with {found}"
 

@@ -160,7 +160,8 @@ class Entry:
         if self._headers is None:
             assert self._raw is not None
             headers = self._raw.headers
-            self._headers = headers[next((i for i, (name, _) in enumerate(headers) if name[:10] != PREFIX), None) :]
+            added = next((i for i, (name, _) in enumerate(headers) if name[:10] != PREFIX), len(headers))
+            self._headers = headers[added:]
         return self._headers
 
     @property

@@ -41,7 +41,6 @@ from walstream.sinks.base import (
 )
 from walstream.sinks.shared import SharedSink
 from walstream.testing.raw_batch import batches_of
-from walstream.wire import plain
 from walstream.wire.builder import BatchBuilder
 
 pytestmark = pytest.mark.usefixtures("either_wire")
@@ -121,7 +120,7 @@ class Delivery:
 
     def __init__(self, folder: Path, sink: Sink) -> None:
         metrics = DeliveryMetrics(CollectorRegistry())
-        kind: Any = SimpleNamespace(for_context=lambda context: sink)
+        kind: Any = SimpleNamespace(for_context=lambda context: sink, in_flight=None)
         self.dispatcher = Dispatcher(CONTEXT, kind, NAMESPACE.targets["base"], metrics)
         self.topology = topology(NAMESPACE, "base", self.dispatcher, metrics)
         self.store = Store(folder, self.topology.tables)
@@ -445,4 +444,4 @@ async def test_an_entry_is_what_its_record_says(make: Make, either_wire: ModuleT
         for field in ("position", "key", "value", "timestamp", "time", "ingress_position", "path", "id", "payload"):
             assert getattr(entry, field) == getattr(expected, field), field
         assert list(entry.headers) == list(expected.headers)
-    assert [entry.raw is not None for entry in seen] == [either_wire is not plain] * 2, "read where it stands"
+    assert all(entry.raw is not None for entry in seen)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 from hypothesis import given as drawn
 from hypothesis import strategies as st
 
@@ -16,6 +17,8 @@ from walstream.headers import KIND_HEADER, LOCAL, Header, log_headers, sent_head
 from walstream.pending import Outcome
 from walstream.replica import Replica, onward, read_replica, regions_of
 from walstream.testing.routing import NOW, Given, RouterPartition, given
+
+pytestmark = pytest.mark.usefixtures("either_wire")
 
 US = NOW * 1000
 PAIR: Mapping[str, Any] = {"targets": {"east": {"sink": "replicate", "connection": "e", "options": {"region": "east"}}}}
@@ -126,6 +129,7 @@ def test_what_lacks_a_header_or_has_it_twice_is_refused(name: str) -> None:
         read_replica([GOOD[0], *GOOD])
 
 
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @drawn(st.binary(max_size=30))
 def test_a_path_is_read_or_refused(path: bytes) -> None:
     try:

@@ -15,9 +15,11 @@ from hypothesis import strategies as st
 
 from walstream.entry import Entry, refuse_misnamed
 from walstream.errors import RecordRefused
-from walstream.headers import strip_headers
+from walstream.headers import log_headers, sent_headers, strip_headers
 from walstream.identity import identity
+from walstream.murmur2 import partition_for
 from walstream.record import parse
+from walstream.replica import Replica, read_replica
 from walstream.testing.raw_batch import CODECS, RawRecord, encode_batch, seal
 from walstream.wire import COMPILED, plain
 from walstream.wire.batch import Batch, split
@@ -474,6 +476,15 @@ def test_a_duration_is_read_where_it_stands_as_it_is_read_by_parsing(text: bytes
 
 
 @needs_compiler
+def test_an_entry_whose_record_has_no_headers_has_none() -> None:
+    (record,) = read(compiled, filled(compiled, [(77, b"k", b"{}", [])]))
+    writer = compiled.RecordWriter(1 << 20)
+    writer.append_entry(record, 5)
+    (logged,) = read(compiled, writer)
+    assert list(Entry.from_record(0, logged).headers) == []
+
+
+@needs_compiler
 @given(blocks, blocks, events)
 def test_an_entry_says_the_same_without_being_parsed(key: bytes | None, value: bytes | None, own: list[Any]) -> None:
     own = strip_headers(own)
@@ -533,3 +544,103 @@ def test_an_entry_that_is_read_where_it_stands_is_what_its_headers_say(own: list
     except RecordRefused:
         pytest.fail("parsing refuses it")
     assert found[:4] == (entry.time, entry.ingress_position, entry.timestamp, entry.path)
+
+
+# Between regions
+
+DIGITS = st.integers(-(10**18) + 1, 10**18 - 1)
+KINDS = st.sampled_from([b"", b"cancel", b"scheduled"])
+PATHS = st.sampled_from([b"east", b"east,north-2"])
+
+
+@both
+@given(blocks, blocks, headers.map(strip_headers), DIGITS, st.integers(0, 2**50), PATHS, KINDS)
+def test_a_record_goes_from_one_log_to_another(
+    module: Any, key: bytes | None, value: bytes | None, own: list[Any], time: int, timestamp: int, path: bytes,
+    kind: bytes,
+) -> None:  # fmt: skip
+    on_the_log = log_headers(own, time_us=time, position=7, timestamp_ms=timestamp, path=b"far", kind=kind)
+    retried = [*on_the_log[:4], ("walstream-attempt", b"3"), *on_the_log[4:]]
+    for logged in (on_the_log, retried):
+        (record,) = read(module, filled(module, [(1, key, value, logged)]))
+        writer = module.RecordWriter(1 << 20)
+        assert writer.append_sent(record, timestamp, path)
+        (sent,) = read(module, writer, base=41)
+        assert (sent.key, sent.value, sent.timestamp) == (key, value, timestamp)
+        assert sent.headers == sent_headers(
+            own, time=b"%d" % time, timestamp=b"%d" % timestamp, path=path, kind=kind
+        )  # fmt: skip
+        assert read_replica(sent.headers) == Replica(time, timestamp, path, kind)
+        writer = module.RecordWriter(1 << 20)
+        assert writer.append_received(sent)
+        (there,) = read(module, writer)
+        assert there.headers == log_headers(
+            own, time_us=time, position=41, timestamp_ms=timestamp, path=path, kind=kind
+        )  # fmt: skip
+        entry = Entry.from_log(0, 0, there.key, there.value, there.headers, 0)
+        assert (entry.key, entry.value, list(entry.headers), entry.timestamp) == (key, value, own, timestamp)
+        assert (entry.time, entry.path, entry.kind) == (time, path, kind)
+
+
+@both
+def test_what_was_never_on_a_log_is_not_sent(module: Any) -> None:
+    (record,) = read(module, filled(module, [(1, b"k", b"v", COMMON_KIND)]))
+    writer = module.RecordWriter(1 << 20)
+    with pytest.raises((ValueError, KeyError)):
+        writer.append_sent(record, 1, b"east")
+    with pytest.raises((ValueError, KeyError)):
+        writer.append_received(record)
+
+
+@both
+def test_a_sent_record_that_does_not_fit_is_left_out(module: Any) -> None:
+    logged = log_headers(COMMON_KIND, time_us=1, position=2, timestamp_ms=3)
+    (record,) = read(module, filled(module, [(1, b"k", bytes(500), logged)]))
+    writer = module.RecordWriter(1_000)
+    assert writer.append_sent(record, 3, b"east")
+    assert not writer.append_sent(record, 3, b"east")
+    assert writer.count == 1
+
+
+travelling = st.lists(
+    st.tuples(
+        st.sampled_from(["walstream-version", "walstream-time", "walstream-timestamp", "walstream-path",
+                         "walstream-kind", "walstream-position"]),
+        st.none() | st.sampled_from([b"1", b"-5", b"", b"x", b"12", b"east"]),
+    ),
+    max_size=6,
+)  # fmt: skip
+ordinary = st.permutations([
+    ("walstream-version", b"1"), ("walstream-time", b"12"), ("walstream-timestamp", b"-5"), ("walstream-path", b"east"),
+])  # fmt: skip
+
+
+@needs_compiler
+@given(blocks, travelling | ordinary | st.tuples(ordinary, travelling).map(lambda two: [*two[0], *two[1]]), events)
+def test_what_another_region_sent_is_read_where_it_stands_as_it_is_read_by_parsing(
+    key: bytes | None, ours: list[Any], own: list[Any]
+) -> None:
+    (record,) = read(compiled, filled(compiled, [(77, key, b"v", [*ours, *own])]))
+    found = compiled.plain_replica(record)
+    if found is None:
+        return
+    event = parse(key, b"v", record.headers, 77)
+    assert event.action == "write" and not event.structured and event.headers == own
+    assert found[0] == identity(event.key, event.source, event.id)
+    assert read_replica(record.headers) == Replica(*found[1:])
+
+
+@needs_compiler
+def test_the_common_kind_is_read_where_it_stands() -> None:
+    headers = sent_headers(COMMON_KIND, time=b"12", timestamp=b"5", path=b"east,north")
+    (record,) = read(compiled, filled(compiled, [(77, b"key", b"v", headers)]))
+    found = compiled.plain_replica(record)
+    assert found is not None and found[1:] == (12, 5, b"east,north")
+    assert compiled.plain_event(record) is None
+
+
+@both
+@given(st.none() | st.binary(max_size=40), st.integers(1, 10_000))
+def test_a_key_has_the_same_partition_everywhere(module: Any, key: bytes | None, partitions: int) -> None:
+    (record,) = read(module, filled(module, [(1, key, b"v", [])]))
+    assert module.partition_of(record, partitions) == (-1 if key is None else partition_for(key, partitions))
