@@ -107,7 +107,7 @@ def apply(
         return changes
     for plan in plans:
         _execute(admin, plan)
-    for sink in sinks:
+    for sink in sorted(sinks, key=lambda sink: sink.stateful):  # an index is made of a table that another target makes
         asyncio.run(sink.provision(dry_run=False))
     _confirm(admin, [topic for namespace in namespaces for topic in topics.all_topics(namespace)])
     return changes

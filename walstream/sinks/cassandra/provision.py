@@ -5,6 +5,7 @@ What exists is only ever added to. Another primary key or another type is anothe
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from cassandra.encoder import Encoder
@@ -108,19 +109,24 @@ def _missing_table(keyspace: str, table: str, create: Create | None) -> Step:
     name = f"{keyspace}.{table}"
     if create is None:
         return _refuse("table", name, "it does not exist; make it, or describe it in the target's options.create")
-    columns = ", ".join(f"{schema.quote(column)} {kind}" for column, kind in create.columns.items())
+    cql = table_cql(keyspace, table, create)
     key = create.primary_key
-    partition = ", ".join(map(schema.quote, key.partition))
-    clustering = "".join(f", {schema.quote(column)}" for column in key.clustering)
-    cql = (
-        f"CREATE TABLE IF NOT EXISTS {schema.quote(keyspace)}.{schema.quote(table)} "
-        f"({columns}, PRIMARY KEY (({partition}){clustering}))"
-    )
     if key.order:
         # CQL wants an order for every clustering column before the last one that has one.
         order = ", ".join(f"{schema.quote(column)} {key.order.get(column, 'asc').upper()}" for column in key.clustering)
         cql += f" WITH CLUSTERING ORDER BY ({order})"
     return Change(Action.CREATE, "table", name, f"{len(create.columns)} columns", {"cql": cql}), cql
+
+
+def table_cql(keyspace: str, table: str, create: Create) -> str:
+    """The CQL that makes a table where there is none, without its options."""
+    columns = ", ".join(f"{schema.quote(column)} {kind}" for column, kind in create.columns.items())
+    partition = ", ".join(map(schema.quote, create.primary_key.partition))
+    clustering = "".join(f", {schema.quote(column)}" for column in create.primary_key.clustering)
+    return (
+        f"CREATE TABLE IF NOT EXISTS {schema.quote(keyspace)}.{schema.quote(table)} "
+        f"({columns}, PRIMARY KEY (({partition}){clustering}))"
+    )
 
 
 def _existing_table(found: schema.Table, create: Create | None) -> Step:
@@ -134,8 +140,8 @@ def _existing_table(found: schema.Table, create: Create | None) -> Step:
         return _refuse(
             "table",
             name,
-            f"its primary key is {_key_words(found.partition, found.clustering)}, and the target asks for "
-            f"{_key_words(key.partition, key.clustering)}; a primary key cannot change: take another table",
+            f"its primary key is {key_words(found.partition, found.clustering)}, and the target asks for "
+            f"{key_words(key.partition, key.clustering)}; a primary key cannot change: take another table",
         )
     wanted = {column: schema.normal_type(kind) for column, kind in create.columns.items()}
     different = [
@@ -173,5 +179,6 @@ def _words(replication: dict[str, Any]) -> str:
     return ", ".join(f"{key}: {str(value).rpartition('.')[2]}" for key, value in replication.items())
 
 
-def _key_words(partition: Any, clustering: Any) -> str:
+def key_words(partition: Sequence[str], clustering: Sequence[str]) -> str:
+    """A primary key as CQL writes one."""
     return f"(({', '.join(partition)}){''.join(f', {column}' for column in clustering)})"

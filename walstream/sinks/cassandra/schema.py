@@ -28,6 +28,7 @@ class Table:
     columns: dict[str, str]
     partition: tuple[str, ...]
     clustering: tuple[str, ...]
+    static: frozenset[str] = frozenset()
 
     @property
     def key(self) -> tuple[str, ...]:
@@ -68,6 +69,7 @@ def read_table(session: Any, keyspace: str, name: str) -> Table | None:
         {row.column_name: row.type for row in (*partition, *clustering, *rest)},
         tuple(row.column_name for row in partition),
         tuple(row.column_name for row in clustering),
+        frozenset(row.column_name for row in rows if row.kind == "static"),
     )
 
 
@@ -84,3 +86,21 @@ def normal_type(text: str) -> str:
         word = token if token.startswith('"') else token.lower()
         words.append("text" if word == "varchar" else f"{word} " if word == "," else word)
     return "".join(words)
+
+
+def arguments(kind: str) -> list[str]:
+    """What stands in a type's angle brackets, as types; none where there are no brackets.
+
+    Examples
+    --------
+    >>> arguments("map<text, frozen<map<int, int>>>")
+    ['text', 'frozen<map<int, int>>']
+    """
+    found, depth = [""], 0
+    for token in _TOKEN.findall(kind.partition("<")[2].rpartition(">")[0]):
+        depth += (token == "<") - (token == ">")
+        if token == "," and depth == 0:
+            found.append("")
+        else:
+            found[-1] += f"{token} " if token == "," else token
+    return found if found != [""] else []

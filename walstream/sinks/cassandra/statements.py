@@ -106,12 +106,12 @@ class Statements:
         name = f"{schema.quote(table.keyspace)}.{schema.quote(table.name)}"
         columns = [schema.quote(column) for column in table.columns]
         where = " AND ".join(f"{schema.quote(column)} = ?" for column in table.key)
-        self.insert = session.prepare(
+        self._insert = session.prepare(
             f"INSERT INTO {name} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))}) USING TIMESTAMP ?"
         )
-        self.delete = session.prepare(f"DELETE FROM {name} USING TIMESTAMP ? WHERE {where}")
-        self.insert.is_idempotent = self.delete.is_idempotent = True
-        self.columns = Columns(table, [column.type for column in self.insert.column_metadata[:-1]])
+        self._delete = session.prepare(f"DELETE FROM {name} USING TIMESTAMP ? WHERE {where}")
+        self._insert.is_idempotent = self._delete.is_idempotent = True
+        self._columns = Columns(table, [column.type for column in self._insert.column_metadata[:-1]])
         self._partition = len(table.partition)
         self._unset = [UNSET_VALUE] * (len(table.columns) - len(table.key))
 
@@ -128,23 +128,21 @@ class Statements:
         BadMutation
             Where the table has no such column, or the column cannot hold the value.
         """
-        key = self.columns.key(mutation)
-        routing_key = self.routing_key(key)
+        key = self._columns.key(mutation)
+        partition = routing_key(key[: self._partition])
         if mutation.op == "delete":
-            return self.delete, [int64(time), *key], routing_key
+            return self._delete, [int64(time), *key], partition
         values = key + self._unset
-        self.columns.fill(mutation, values)
+        self._columns.fill(mutation, values)
         values.append(int64(time))
-        return self.insert, values, routing_key
-
-    def routing_key(self, key: Sequence[bytes]) -> bytes:
-        """The bytes of the partition key, of those of the primary key."""
-        return key[0] if self._partition == 1 else _composite(key[: self._partition])
+        return self._insert, values, partition
 
 
-def _composite(parts: Sequence[bytes]) -> bytes:
-    """The bytes of a partition key of several columns, as Cassandra hashes them; a part has 65,535 bytes at most.
+def routing_key(parts: Sequence[bytes]) -> bytes:
+    """The bytes of a partition key, of its columns', as Cassandra hashes them.
 
-    Cassandra refuses a longer one, whatever node it is sent to.
+    One of several has 65,535 bytes at most; Cassandra refuses a longer one, whatever node it is sent to.
     """
+    if len(parts) == 1:
+        return parts[0]
     return b"".join(uint16(min(len(part), 0xFFFF)) + part + b"\0" for part in parts)

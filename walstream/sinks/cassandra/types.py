@@ -337,6 +337,8 @@ _SIMPLE: dict[str, Encode] = {
     "varchar": _text,
     "varint": _varint,
 }
+SIMPLE = frozenset(_SIMPLE)
+"""The names of types that are not made of others."""
 
 
 # Types made of others
