@@ -38,10 +38,16 @@ class Slots:
             self._most_calls = calls
             self._give()
 
+    def take(self, records: int, size: int) -> bool:
+        """Take a place if that needs no waiting; whether it did not."""
+        if self._waiting or not self._fits(records, size):
+            return False
+        self._take(records, size)
+        return True
+
     async def acquire(self, records: int, size: int) -> None:
         """Wait for a place, and take it; it is given back by `release` with the same numbers."""
-        if not self._waiting and self._fits(records, size):
-            self._take(records, size)
+        if self.take(records, size):
             return
         given: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append((given, records, size))
@@ -57,7 +63,8 @@ class Slots:
     def release(self, records: int, size: int) -> None:
         """Give a place back, to those who wait."""
         self.calls, self.records, self.size = self.calls - 1, self.records - records, self.size - size
-        self._give()
+        if self._waiting:
+            self._give()
 
     def _fits(self, records: int, size: int) -> bool:
         return self.calls == 0 or (
