@@ -302,7 +302,7 @@ def client(records: int, rounds: int, partitions: int) -> None:
 
 
 @main.command()
-@click.argument("worker", type=click.Choice(["router", "scheduling", "overdue", "delivery"]))
+@click.argument("worker", type=click.Choice(["router", "scheduling", "overdue", "delivery", "retries", "slow"]))
 @click.option("--step", default="now", help="What the section is called; one of this name is replaced.")
 @click.option("--words", default="", help="A sentence about it.")
 @click.option("--records", type=click.IntRange(10_000), default=2_000_000)

@@ -13,15 +13,18 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 
 from benchmarks.cluster import Cluster
 from benchmarks.delayed import DAY, SPREAD, prepare
 from benchmarks.deployment import Deployment
+from benchmarks.entries import fill_log
+from benchmarks.failing import Target, installed
 from benchmarks.figures.delay import UNBOUNDED, namespace_of
 from benchmarks.figures.delivery import routed
 from benchmarks.load import Shape, fill
@@ -45,11 +48,17 @@ but for what is part of Python, such as a dictionary or a copy of bytes. A worke
 a third or so: shares are what to read here, and times are in the [benchmarks](../benchmarks/README.md)."""
 TITLES = {
     "router": "# Where the microseconds of a record go: router\n\n" + HOW.format(role="router"),
-    "delivery": "# Where the microseconds of a record go: delivery to Kafka\n\n" + HOW.format(role="delivery"),
+    "delivery": "# Where the microseconds of a record go: delivery\n\n"
+    + HOW.format(role="delivery (or retries, slow)"),
     "delay": "# Where the microseconds of a delayed record go\n\n" + HOW.format(role="scheduling (or overdue)"),
 }
-PAGES = {"scheduling": "delay", "overdue": "delay"}
+PAGES = {"scheduling": "delay", "overdue": "delay", "retries": "delivery", "slow": "delivery"}
 """Which page a worker's profile is on, where it is not of its name."""
+FAILING: dict[str, tuple[str, dict[str, Any]]] = {
+    "retries": ("failing", {"share": 0.01}),
+    "slow": ("slow", {"latency": 0.01}),
+}
+"""The sink and its options, of targets that fail."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,41 +89,28 @@ def profile(cluster: Cluster, role: str, *, records: int, partitions: int) -> Pr
     Parameters
     ----------
     role
-        ``router``; ``scheduling`` or ``overdue``, which are one with delayed records; or ``delivery``, which is one to
-        a Kafka topic.
+        ``router``; ``scheduling`` or ``overdue``, which are one with delayed records; ``delivery``, which is one to a
+        Kafka topic; or ``retries`` or ``slow``, to a target of which one record in a hundred fails once, or which
+        takes one record a call.
     """
-    worker, done = "router", "profile.log"
-    if role == "delivery":
-        deployment, _ = routed(cluster, "profile", records, partitions, "none", Shape())
-        worker, done = "copy", "profile-copy"
-        deployment.add_target(worker, {"sink": "kafka", "options": {"topic": done}})
-    else:
-        deployment = Deployment(cluster, "profile", partitions=partitions, schedule=UNBOUNDED)
-        deployment.apply()
-        if role == "overdue":
-            now = time.time_ns() // 1_000
-            prepare(cluster.brokers, namespace_of(deployment), records, now - DAY, now - DAY // 2)
-        else:
-            extra = SPREAD if role == "scheduling" else ()
-            done = "profile.schedule.changelog" if role == "scheduling" else done
-            fill(cluster.brokers, deployment.ingress, Shape(extra=extra), records)
-    command, environment = deployment.command(worker)
-    raw = cluster.folder / "profile.raw"
-    with Processes(cluster.folder / "profile-run", [command], [environment]) as processes:
-        _wait(cluster, processes, done, WARM * records)
-        (pid,) = processes.pids
-        before, first = _threads(pid), sum(cluster.ends(done).values())
-        spy = subprocess.Popen(
-            [_py_spy(), "record", "--pid", str(pid), "--native", "--function", "--format", "raw",
-             "--rate", str(LOOKS), "--duration", "3600", "--output", str(raw)],
-            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-        )  # fmt: skip
-        _wait(cluster, processes, done, 0.95 * records)
-        after, last = _threads(pid), sum(cluster.ends(done).values())
-        spy.send_signal(signal.SIGINT)
-        _, said = spy.communicate(timeout=60)
-        if not raw.exists():
-            raise RuntimeError(f"py-spy saw nothing: {said.decode()}")
+    with installed(cluster.folder / "sinks") as sinks:
+        command, environment, done = _prepare(cluster, role, records, partitions)
+        raw = cluster.folder / "profile.raw"
+        with Processes(cluster.folder / "profile-run", [command], [environment | sinks]) as processes:
+            _wait(processes, done, WARM * records)
+            (pid,) = processes.pids
+            before, first = _threads(pid), done()
+            spy = subprocess.Popen(
+                [_py_spy(), "record", "--pid", str(pid), "--native", "--function", "--format", "raw",
+                 "--rate", str(LOOKS), "--duration", "3600", "--output", str(raw)],
+                stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+            )  # fmt: skip
+            _wait(processes, done, 0.95 * records)
+            after, last = _threads(pid), done()
+            spy.send_signal(signal.SIGINT)
+            _, said = spy.communicate(timeout=60)
+            if not raw.exists():
+                raise RuntimeError(f"py-spy saw nothing: {said.decode()}")
     worked = last - first
     threads: dict[str, float] = {}
     for thread, (name, used) in after.items():
@@ -122,6 +118,35 @@ def profile(cluster: Cluster, role: str, *, records: int, partitions: int) -> Pr
         threads[name] = threads.get(name, 0.0) + used / worked * 1e6
     python = threads.pop(after[pid][0])  # Python's threads have the name of the process
     return Profile(count(raw.read_text().splitlines()), python, threads, worked)
+
+
+def _prepare(
+    cluster: Cluster, role: str, records: int, partitions: int
+) -> tuple[list[str], dict[str, str], Callable[[], int]]:
+    """A topic to work off, how the worker is started, and what says how far it is."""
+
+    def ends(topic: str) -> Callable[[], int]:
+        return lambda: sum(cluster.ends(topic).values())
+
+    if role == "delivery":
+        deployment, _ = routed(cluster, "profile", records, partitions, "none", Shape())
+        deployment.add_target("copy", {"sink": "kafka", "options": {"topic": "profile-copy"}})
+        return *deployment.command("copy"), ends("profile-copy")
+    deployment = Deployment(cluster, "profile", partitions=partitions, schedule=UNBOUNDED)
+    deployment.apply()
+    if role in FAILING:
+        fill_log(cluster.brokers, deployment.log, partitions, Shape(keys=100_000), records)
+        sink, options = FAILING[role]
+        target = Target(cluster.folder / "target", sink, options=options, ordering="key")
+        deployment.add_target("target", target.document)
+        return *deployment.command("target"), target.applied
+    if role == "overdue":
+        now = time.time_ns() // 1_000
+        prepare(cluster.brokers, namespace_of(deployment), records, now - DAY, now - DAY // 2)
+    else:
+        extra = SPREAD if role == "scheduling" else ()
+        fill(cluster.brokers, deployment.ingress, Shape(extra=extra), records)
+    return *deployment.command("router"), ends("profile.schedule.changelog" if role == "scheduling" else "profile.log")
 
 
 def _py_spy() -> str:
@@ -132,8 +157,8 @@ def _py_spy() -> str:
     return found
 
 
-def _wait(cluster: Cluster, processes: Processes, topic: str, records: float) -> None:
-    while sum(cluster.ends(topic).values()) < records:
+def _wait(processes: Processes, done: Callable[[], int], records: float) -> None:
+    while done() < records:
         processes.check()
         time.sleep(0.05)
 

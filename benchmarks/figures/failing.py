@@ -104,7 +104,7 @@ def transient(
 
 def stuck(cluster: Cluster, *, partitions: int, records: int, keys: int, count: int, warm: float) -> None:
     """One key of many fails for ever; how fast the others go, against none failing."""
-    kinds = {"none failing": {}, "failing": {"broken": BROKEN}}
+    kinds: dict[str, dict[str, Any]] = {"none failing": {}, "failing": {"broken": BROKEN}}
     lost = count_key(BROKEN.encode(), partitions, Shape(keys=keys), records)
     if not lost:
         raise RuntimeError(f"there is no record of {BROKEN}: take more records, or fewer keys")
@@ -213,7 +213,7 @@ def _in_turns(
     with failures(cluster, partitions, keys) as log:
         log.fill(records)
         for number in range(count):
-            for place, kind in enumerate(kinds if number % 2 == 0 else reversed(kinds)):
+            for place, kind in enumerate(kinds if number % 2 == 0 else reversed(list(kinds))):
                 name = f"round-{number}-{place}"
                 target = Target(cluster.folder / name, options=kinds[kind], ordering=settings["ordering"])
                 measured[kind]["rounds"].append(log.drain(name, target, expected[kind], warm))
