@@ -31,7 +31,7 @@ def make_target(seed: int) -> Iterator[MakeTarget]:
     """Make applications that fail by the seed, of 100 identities so many in a way that passes, and for ever."""
     with ExitStack() as stack:
 
-        def make(failing: float = 3, refused: float = 1.0, stubborn: float = 0.3) -> FailingTarget:
+        def make(failing: float = 2, refused: float = 1.0, stubborn: float = 0.3) -> FailingTarget:
             faults = Faults(seed, failing=failing / 100, refused=refused / 100, stubborn=stubborn / 100, most=3)
             return stack.enter_context(FailingTarget(faults, latency=0.005))
 
@@ -88,7 +88,7 @@ def test_each_record_is_applied_or_dead_once_while_workers_are_killed(
     sandbox = make_sandbox(partitions=3, targets={"app": app})
     sandbox.start()
     with sandbox.producer(Workload(seed, source="/failing", opaque_to="app", delayed=0.1, keys=200), rate=300):
-        storm(sandbox, [target], seed, 8, longest=1.5)
+        storm(sandbox, [target], seed, 6, longest=1.5)
     sandbox.drain(120)
     history = sandbox.check(least=1_500)
     check_ends(sandbox, history, {"app": target})

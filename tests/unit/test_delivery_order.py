@@ -323,3 +323,18 @@ async def test_what_stands_in_the_retry_topic_blocks_its_key_after_a_crash(make_
     assert (one.sink.applied, one.parked) == ([], {b"k": [follower]})
     await one.until_done()
     assert one.sink.applied == [head, follower]
+
+
+async def test_a_log_that_is_read_again_parks_nothing_twice(make_partition: Make) -> None:
+    """Somebody set the group's offset back, while the tables are what they are."""
+    one = await make_partition(retry=SECOND)
+    one.sink.stops = True
+    head, *followers = one.write(), one.write(), one.write()
+    one.sink.answers[head] = [BUSY]
+    await one.settle()
+    one.committed[one.log_topic] = head
+    await one.crash()
+    await one.settle()
+    assert (one.parked, one.retrying, one.blocked[b"k"].count) == ({b"k": followers}, [head], 2)
+    await one.until_done()
+    assert one.sink.applied == [head, *followers]
