@@ -24,7 +24,7 @@ from walstream.mutation import Mutation, delete, put
 from walstream.sinks.base import TARGET_DOWN, Applied, Dead, Retry, Sink, SinkContext, TargetDown
 from walstream.sinks.memcached import MemcachedOptions, MemcachedSink, client
 from walstream.sinks.memcached.client import Misunderstood
-from walstream.sinks.memcached.row import Row
+from walstream.sinks.row import Row
 from walstream.testing.conformance import Rows, SinkConformance, entry
 from walstream.testing.delivering import DeliveryPartition
 from walstream.testing.memcached_server import MemcachedServer

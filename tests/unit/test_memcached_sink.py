@@ -13,7 +13,7 @@ from walstream.connections import MemcachedConnection
 from walstream.errors import ConfigurationError, StateMismatch
 from walstream.sinks.base import SinkContext
 from walstream.sinks.memcached import MemcachedOptions, MemcachedSink
-from walstream.sinks.memcached.row import Row
+from walstream.sinks.row import Row
 
 TIMES = st.integers(0, 4)
 PUTS = st.tuples(TIMES, st.dictionaries(st.sampled_from([b'"a"', b'"b"']), st.sampled_from([b"", b"=1", b"=2"])))

@@ -49,7 +49,7 @@ from walstream.sinks.base import (
     TargetDown,
 )
 from walstream.sinks.memcached.client import Client, Misunderstood, shown
-from walstream.sinks.memcached.row import Row
+from walstream.sinks.row import Row
 from walstream.sinks.rows import RowReader, RowWrite
 
 # https://docs.memcached.org/protocols/basic/ (keys): at most 250 bytes, no spaces, no control characters

@@ -21,7 +21,7 @@ from typing import Any, Final
 from rocksdict import BlockBasedOptions, DbClosedError, Options, Rdict, ReadOptions, WriteBatch, WriteOptions
 
 from walstream.errors import SinkError
-from walstream.sinks.memcached.row import Row
+from walstream.sinks.row import Row
 from walstream.sinks.rows import RowWrite
 
 DELETED: Final = "deleted"
@@ -146,8 +146,8 @@ class Database:
         for key, row in rows.items():
             if row is not before[key]:
                 batch.put(key, row.to_bytes())
-                if _is_empty(row):
-                    batch.put(due + key, _NEWEST.pack(_newest(row)), deleted)
+                if row.is_empty:
+                    batch.put(due + key, _NEWEST.pack(row.newest), deleted)
         if batch.len():
             db.write(batch, self._durable)
         return changed
@@ -167,7 +167,7 @@ class Database:
             stored = None if key in kept else self._db.get(key)
             if stored is not None:
                 row = Row.from_bytes(stored)
-                if _is_empty(row) and _newest(row) <= newest:
+                if row.is_empty and row.newest <= newest:
                     batch.delete(key)
             batch.delete(entry, deleted)
             entries.next()
@@ -175,12 +175,3 @@ class Database:
         entries.status()  # at damaged files it ends as if there was nothing more
         if seen < FORGET_AT_ONCE:
             self._forgets_at = time.monotonic() + FORGET_EVERY
-
-
-def _is_empty(row: Row) -> bool:
-    return not any(text for _, text in row.columns.values())
-
-
-def _newest(row: Row) -> int:
-    times = [time for time, _ in row.columns.values()]
-    return max(times if row.deleted is None else [row.deleted, *times])

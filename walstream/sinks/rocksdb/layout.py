@@ -12,7 +12,7 @@ from pathlib import Path
 import orjson
 
 from walstream.errors import SinkError, StateMismatch
-from walstream.sinks.memcached.row import Row
+from walstream.sinks.row import Row
 
 FORMAT = 1
 DESCRIPTION = "store.json"

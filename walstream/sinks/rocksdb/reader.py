@@ -26,9 +26,9 @@ from rocksdict import AccessType, Rdict
 from walstream.errors import SinkError
 from walstream.murmur2 import partition_for
 from walstream.mutation import KeyTemplate
-from walstream.sinks.memcached.row import Row
 from walstream.sinks.rocksdb.database import rocksdb_options, saying
 from walstream.sinks.rocksdb.layout import Description
+from walstream.sinks.row import Row
 
 PAGE = 1_000  # rows that are scanned at a time
 TRIES: Final = 5  # the writer may replace files between two steps of an opening
@@ -104,6 +104,8 @@ class Reader:
         self._lock = threading.RLock()
         self._scratch = Path(tempfile.mkdtemp(prefix="walstream-reader-"))
         self._description: Description | None = None
+        self._key: KeyTemplate
+        self._kafka_key: KeyTemplate | None = None
         self._partitions: list[_Following] = []
 
     def __enter__(self) -> Reader:
@@ -124,11 +126,10 @@ class Reader:
             description = self._open()
             if description is None:
                 return [None] * len(keys)
-            template, homes = KeyTemplate(description.key), None
-            if description.kafka_key is not None:
-                kafka_key = KeyTemplate(description.kafka_key)
-                homes = [partition_for(kafka_key.render(key), description.partitions) for key in keys]
-            return self._find([template.render(key) for key in keys], homes)
+            homes = None
+            if self._kafka_key is not None:
+                homes = [partition_for(self._kafka_key.render(key), description.partitions) for key in keys]
+            return self._find([self._key.render(key) for key in keys], homes)
 
     def find(self, row_keys: Sequence[bytes]) -> list[bytes | None]:
         """The rows with these keys as they are made by the option ``key``, in their order."""
@@ -175,10 +176,12 @@ class Reader:
         """The description, once there is one."""
         if self._description is None:
             self._description = Description.read(self.folder)
-            if self._description is not None:
+            if (description := self._description) is not None:
+                self._key = KeyTemplate(description.key)
+                self._kafka_key = None if description.kafka_key is None else KeyTemplate(description.kafka_key)
                 self._partitions = [
                     _Following(self.folder / str(number), self._scratch / str(number))
-                    for number in range(self._description.partitions)
+                    for number in range(description.partitions)
                 ]
         return self._description
 

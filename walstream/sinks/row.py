@@ -1,4 +1,4 @@
-"""What is known of a row, whether the cache still has it or not: its columns with their times, and its last delete.
+"""What is known of a row: its columns with their times, and its last delete.
 
 Of two writes of a column the one with the later effective time stands; of two with one time the delete, before null,
 before the larger text, as in Cassandra.
@@ -49,6 +49,17 @@ class Row:
         if self.deleted is not None and time <= self.deleted:
             return self
         return Row(time, {name: column for name, column in self.columns.items() if column[0] > time})
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing has a value: there is no such row for who reads."""
+        return not any(text for _, text in self.columns.values())
+
+    @property
+    def newest(self) -> int:
+        """The time (µs) of the last write of which something is known, in a row that was ever written."""
+        times = [time for time, _ in self.columns.values()]
+        return max(times if self.deleted is None else [self.deleted, *times])
 
     def json(self) -> bytes | None:
         """All columns that are not null as one JSON object, sorted by name; None where there is none."""
