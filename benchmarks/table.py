@@ -93,12 +93,15 @@ def _remark(entry: Entry) -> str:
     rounds = settings.get("rounds")
     if rounds is not None and rounds < 5:
         words.append(f"{rounds} round{'s' if rounds > 1 else ''}")
+    if entry["figure"] == "failing outage" and settings["seconds"] < OUTAGE:
+        words.append(f"down for {settings['seconds']:g} s only")
     others = [max(found) for place, found in flat(entry["measured"]).items() if place.endswith(" others")]
     if max(entry["machine"]["busy_before"], *others, 0) > BUSY:
         words.append("the machine was busy with something else")
     return ", ".join(words)
 
 
+OUTAGE = 60.0  # s
 MAIN = {"partitions": 4, "duplicates": 0.0}
 
 
@@ -135,6 +138,16 @@ def _resident(measurements: Measurements) -> tuple[Entry, Spread] | None:
 def _scheduling(measurements: Measurements) -> tuple[Entry, Spread] | None:
     entry = measurements.latest("delay scheduling", "delayed", "undelayed", partitions=4)
     return None if entry is None else (entry, ratio(entry, "delayed", "undelayed", "rate"))
+
+
+def _failing(figure: str, **settings: Any) -> Find:
+    """Those with failures against those without, by rounds."""
+
+    def find(measurements: Measurements) -> tuple[Entry, Spread] | None:
+        entry = measurements.latest(figure, "failing", "none failing", partitions=4, **settings)
+        return None if entry is None else (entry, ratio(entry, "failing", "none failing", "rate"))
+
+    return find
 
 
 MANY = {"pending": 10_000_000, "rate": 10_000.0}
@@ -221,6 +234,30 @@ GOALS = (
         "sending after 20 million were sent, against the start", 1.0, "x",
         _value("delay emitted", lambda found: found["last_against_first"], emitted=20_000_000),
     ),
+    Goal(
+        "delivery with 1 % of the records failing once, `ordering: none`, records/s, against none failing", 0.9, "x",
+        _failing("failing transient", ordering="none"),
+    ),
+    Goal(
+        "the same, `ordering: key`, 100 thousand keys", 0.7, "x",
+        _failing("failing transient", ordering="key", keys=100_000),
+    ),
+    Goal(
+        "one key of 100 thousand failing for ever, records/s of the others, against none failing", 0.95, "x",
+        _failing("failing key", keys=100_000),
+    ),
+    Goal(
+        "a target down for a minute under full load, records in the DLQ after it", 0, "",
+        _value("failing outage", lambda found: found["in_dlq"]), at_most=True,
+    ),
+    Goal(
+        "memory while a target is down and 5 million records wait, more than idle before", 100, "MB",
+        _value("failing memory", lambda found: found["more_mb"], records=5_000_000), at_most=True,
+    ),
+    Goal(
+        "delivery at 10 ms a call of one record, one worker, in the order of keys, records/s", 15_000, "",
+        _value("failing slow", lambda found: [each["rate"] for each in found["rounds"]], latency=0.01),
+    ),
 )  # fmt: skip
 
 INTRODUCTION = """\
@@ -248,6 +285,10 @@ one figure, `.venv/bin/python -m benchmarks --help` lists them.
   than they are due; a worker then rebuilds its tables from these. What falls due meanwhile comes through the ingress.
   Lateness is the time from when a record is due until a consumer of committed records has it; one that came early would
   end the measurement. Records that are scheduled are due in a day, with a jitter of an hour.
+- Targets that fail are sinks in the worker's own process, which cost next to nothing, so that what failures cost is
+  not hidden behind the target. They count what they take, and watch the order of each key: a run in which something is
+  missing, or out of order where keys have one, ends the measurement. The log is written as a router would have written
+  it. While millions wait for a target that is down, some thousands of records come again and again.
 - Figures are medians; in parentheses, the range of the rounds. A ratio is taken round by round.
 - The loop by hand is aiokafka with batches of 1 MB, RocksDB with bloom filters, and the garbage collector tamed. Kafka
   Streams is the Processor API with batches of 256 KiB, the parallel collector, and commits each second with
@@ -332,6 +373,7 @@ def _others(measurements: Measurements) -> Iterator[str]:
     figures = [
         "delivery to Cassandra", "latency", "start", "client", "quiet",
         "delay pending", "delay scheduling", "delay overdue", "delay emitted",
+        "failing transient", "failing key", "failing outage", "failing memory", "failing slow",
     ]  # fmt: skip
     for entry in _latest_of_each(measurements, figures):
         title = f"{entry['figure']}: {_settings(entry)}"
