@@ -145,6 +145,13 @@ class Admin:
             self._result(future, accept=(KafkaError.TOPIC_ALREADY_EXISTS,))
         self.offsets([(topic.name, number) for topic in topics for number in range(topic.partitions)], "latest")
 
+    def delete(self, names: Collection[str]) -> list[str]:
+        """Delete topics, and answer with those that there were."""
+        found = sorted(self.topic_ids(names)) if names else []
+        for future in (self._client.delete_topics(found, request_timeout=self._timeout) if found else {}).values():
+            self._result(future, accept=(KafkaError.UNKNOWN_TOPIC_OR_PART,))
+        return found
+
     def alter(self, changes: Mapping[str, Mapping[str, str]]) -> None:
         """Change these settings of these topics, and no others."""
         resources = [
@@ -272,6 +279,23 @@ class Admin:
             )
             for name in names
         }
+
+    def delete_group(self, name: str) -> bool:
+        """Delete a consumer group that is not at work, with its offsets; False where there is none."""
+
+        def once() -> bool:
+            futures = self._client.delete_consumer_groups(
+                [name], request_timeout=min(self._timeout, COORDINATOR_TIMEOUT)
+            )
+            try:
+                self._settling(futures[name])
+            except KafkaException as error:
+                if error.args[0].code() == KafkaError.GROUP_ID_NOT_FOUND:
+                    return False
+                raise
+            return True
+
+        return self._settled(once)
 
     def _each(self, futures: Mapping[Any, Future[T]], by: str | None = None) -> dict[str, T]:
         """Results by name, without those that do not exist."""

@@ -31,6 +31,7 @@ COMMANDS = {
         "walstream.cli.replication:replication",
         "Show how far other regions are behind; compare two regions' stores.",
     ),
+    "index": ("walstream.cli.index:index", "Build an index on a table, compare it with the table, mend it."),
     "config": ("walstream.cli.config:config", "Show or lint the configuration, or print its schema."),
     "bench": ("walstream.cli.bench:bench", "Load a namespace, and say what it holds."),
     "local": ("walstream.cli.local:local", "Start and stop a Kafka and a Cassandra on this machine."),
