@@ -48,6 +48,7 @@ from walstream.wire import Record as KafkaRecord
 
 log = logging.getLogger(__name__)
 
+AGAIN = 0.1  # s, at most, after which what is not finished comes again, if the target is not left alone
 GRAIN = 0.1  # s; where a rate bounds the target, what it allows in this time goes at once
 
 
@@ -361,6 +362,8 @@ class DeliveryProcessor:
             self._free_at = self._monotonic() + self._patience.next()
         elif entries:
             self._patience = Backoff(self._retry)
+            if None in answers.outcomes:
+                self._free_at = max(self._free_at, self._monotonic() + random.uniform(0, AGAIN))
         if self._ordered and self._retry.attempts == 1:
             _doubt(entries, answers.outcomes)
         for kind, number in Counter(map(type, answers.outcomes)).items():

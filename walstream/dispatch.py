@@ -122,6 +122,7 @@ class Dispatcher:
         self._limiter = Gradient(self._most)
         self.slots = Slots(self._limiter.limit, self._most, limits.bytes)
         self._suspects: dict[int, tuple[int, int]] = {}
+        self._has_failed = False  # whether the target was down for the last call, and is not left alone yet
         self._at_work: dict[int, _Stretch] = {}
         self._counts: dict[int, Callable[[], Counts]] = {}
         self.breaker = Breaker(random.random, target.limits.dead)
@@ -271,14 +272,17 @@ class Dispatcher:
         return next((place for place, entry in enumerate(stretch.entries) if entry.position == position), None)
 
     def _failed(self, who: int, stretch: _Stretch, error: Exception) -> None:
-        reason = _text(error)
-        if self.breaker.state is BreakerState.CLOSED:
-            log.warning("%s: the target is down, and left alone for a while: %s", self._name, reason)
-        self.breaker.failed(self.monotonic(), stretch.epoch, reason, getattr(error, "after", None))
         failed = (e.position for e, found in zip(stretch.entries, stretch.answers.outcomes, strict=True) if not found)
-        position = next(failed)
+        position, after = next(failed), getattr(error, "after", None)
         if who not in self._suspects or self._suspects[who][0] != position:
             self._suspects[who] = position, self.breaker.taken
+        if self.breaker.state is BreakerState.CLOSED:
+            if after is None and not self._has_failed:
+                # A connection that breaks once is no outage: it is seen by the next call, of this or another partition.
+                self._has_failed = True
+                return
+            log.warning("%s: the target is down, and left alone for a while: %s", self._name, _text(error))
+        self.breaker.failed(self.monotonic(), stretch.epoch, _text(error), after)
 
     async def _run(self, stretch: _Stretch, lines: list[list[list[int]]]) -> None:
         if len(lines) == 1:
