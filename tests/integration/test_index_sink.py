@@ -20,7 +20,8 @@ from walstream.mutation import Mutation, delete, put
 from walstream.sinks.base import SKIPPED, Applied, Dead, Retry, Sink, SinkContext
 from walstream.sinks.cassandra import CassandraOptions, CassandraSink, session
 from walstream.sinks.index import IndexOptions, IndexReader, IndexSink
-from walstream.testing.conformance import Rows, SinkConformance, entry
+from walstream.sinks.index.repair import TYPE, Repair
+from walstream.testing.conformance import TIME_0, Rows, SinkConformance, entry
 
 REPLICATION = {"class": "SimpleStrategy", "replication_factor": 1}
 BASE = """CREATE TABLE {} (flight text, leg int, tailnum text, dest text, gate text, late boolean, dep timestamp,
@@ -316,6 +317,34 @@ async def test_a_row_whose_statements_fail_is_tried_again(
     table.settle([second])
     table.settle(await sink.write_with([batch[0], batch[2]], table))
     assert found(cql, sink) == {("B", "UA2", None), ("C", "UA1", None)}
+
+
+async def test_a_repair_mends_what_was_damaged(sink: IndexSink, table: Rows, cql: Any) -> None:
+    table.settle(await sink.write_with([log(0, row(tailnum="N1", dest="ORD"))], table))
+    name = f"{sink.options.keyspace}.{sink.options.table}"
+    cql.execute(f"DELETE FROM {name} WHERE tailnum = 'N1'")
+    cql.execute(f"INSERT INTO {name} (tailnum, flight, leg) VALUES ('N9', 'UA1', 1)")
+    assert found(cql, sink) == {("N9", "UA1", None)}
+    cells, now = {"tailnum": (b"N1", TIME_0), "dest": (b"LAX", TIME_0 + 1)}, int(datetime.now().timestamp() * 1_000_000)
+    repair = Repair("flights", {"flight": "UA1", "leg": 1}, now, now, cells, [(b"N9",)])
+    record = log(-1, repair.to_bytes(), type=TYPE)
+    for _ in range(2):
+        outcomes = await sink.write_with([record], table)
+        assert isinstance(outcomes[0], Applied)
+        table.settle(outcomes)
+        assert found(cql, sink) == {("N1", "UA1", "LAX")}
+    other = Repair("flights", {"flight": "UA1", "leg": 1}, now, now, {"gate": (b"1", 1)}, [])
+    (outcome,) = await sink.write_with([log(-1, other.to_bytes(), type=TYPE)], table)
+    assert isinstance(outcome, Dead)
+
+
+async def test_a_copied_collection_is_in_cassandras_order(cassandra: str, cql: Any, keyspace: str, table: Rows) -> None:
+    sink = await opened(IndexSink, context(cassandra, keyspace, copy=["tags", "fares"]))
+    await sink.write_with([log(0, row(tailnum="N1", tags=["c", "a", "b", "a"], fares={"z": 1, "a": 2}))], table)
+    raw = cql.execute(f"SELECT tags, fares FROM {keyspace}.{sink.options.table}").one()
+    assert list(raw.tags) == ["a", "b", "c"]
+    assert list(raw.fares.items()) == [("a", 2), ("z", 1)]
+    await sink.close()
 
 
 class TestProvision:

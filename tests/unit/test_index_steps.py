@@ -14,7 +14,7 @@ from walstream.sinks.cassandra.schema import Table
 from walstream.sinks.index.definition import Definition
 from walstream.sinks.index.options import IndexOptions
 from walstream.sinks.index.state import NEVER, Codec, Row
-from walstream.sinks.index.steps import Step, Taken, take_all
+from walstream.sinks.index.steps import Mend, Step, Taken, take_all
 
 # A model of Cassandra: cells and rows with times, by its rules.
 
@@ -242,6 +242,61 @@ def apply(base: Model, change: Change, time: int) -> None:
         base.delete("row", time)
     else:
         base.put("row", change, time)
+
+
+@given(st.data(), defined, seeds)
+def test_a_repair_makes_the_index_what_the_base_says(data: st.DataObject, index: Definition, seed: int) -> None:
+    chance = random.Random(seed)
+    codec = Codec(len(index.tracked), index.fingerprint)
+    base, table = Model(), Model()
+    stored = None
+    for change, time in history(data, ties=True):
+        if chance.random() < 0.7:
+            apply(base, change, time)  # else the base table never had it
+        if chance.random() < 0.7:
+            (taken,) = take_all(index, codec, [step(0, index, change, time)], {b"row": stored})
+            stored = taken.after[0] or stored
+            Attempt(index, [taken]).reach(table)
+    seen, above = 50, 70  # written after what was read, and before what comes
+    for entry in chance.sample(sorted(table.rows()), len(table.rows()) // 2):
+        if chance.random() < 0.5:
+            table.delete(entry, above)
+        else:
+            table.put(entry, dict.fromkeys(index.copied, b"wrong"), above)
+    table.put(tuple(b"wrong" for _ in index.options.by), {}, above)
+    row = base.rows().get("row")
+    cells = None
+    if row is not None:
+        times = base.cells["row"]
+        there = {"": b"", **row}
+        cells = {slot: (there[name], times[name][0]) for slot, name in enumerate(index.tracked) if name in there}
+    mend = Mend(0, b"row", KEY, None, seen, cells, above, sorted(table.rows().keys() - expected(index, base).keys()))
+    live = [(change, 100 + time) for change, time in history(data, ties=False)]
+    tried: list[Attempt] = []
+    for each in (mend, mend, *(step(0, index, *change) for change in live)):
+        (taken,) = take_all(index, codec, [each], {b"row": stored})
+        tried.append(Attempt(index, [taken]))
+        tried[-1].reach(table)
+        stored = taken.after[0] or stored
+        if each is not mend:
+            apply(base, *live[len(tried) - 3])
+        assert table.rows() == expected(index, base)
+    for attempt in chance.sample(tried, len(tried)):
+        attempt.reach(table)
+    assert table.rows() == expected(index, base)
+
+
+def test_a_repair_leaves_what_came_since() -> None:
+    row = Row([b"new", b"old", None], [60, 10, 20], 5)
+    row.mend({0: (b"base", 9), 1: (b"base", 8)}, seen=50)
+    assert (row.values, row.times, row.deleted) == ([b"new", b"base", None], [60, 8, 20], 5)
+    row.mend({1: (b"older", 3)}, seen=50)
+    assert (row.values, row.times, row.deleted) == ([b"new", b"older", None], [60, 3, 20], 2)
+    row.mend(None, seen=50)
+    assert (row.values, row.times, row.deleted) == ([b"new", None, None], [60, NEVER, NEVER], 20)
+    row.delete(80)
+    row.mend({1: (b"gone since", 3)}, seen=50)
+    assert (row.values, row.deleted) == ([None, None, None], 80)
 
 
 def test_what_changes_nothing_is_not_stored() -> None:

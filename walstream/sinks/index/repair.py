@@ -1,9 +1,8 @@
-"""A repair: what somebody saw who compared an index with its base table, as a record for the index's target.
+"""A repair: what a base row is, told to an index from outside the log, and which of its entries are too many.
 
-As JSON, with the bytes of values in Base64::
-
-    {"table": "flights", "key": {"flight": "UA1545"}, "seen": 1700000000000000, "above": 1700000000000000,
-     "row": {"tailnum": ["TjE0MjI4", 1600000000000000]}, "stale": [["TjAwMDAw"]]}
+It makes the state what the base table says, even where that is older, but for what was written since it was read; and
+writes all entries anew. So it mends what no mutation would: a row that the log never had, an entry that somebody
+changed by hand.
 """
 
 from __future__ import annotations
@@ -16,30 +15,28 @@ from decimal import Decimal
 from typing import Any
 
 from walstream.errors import RecordRefused
-from walstream.mutation import Mutation, put, to_json
+from walstream.mutation import Mutation, delete, to_json
 
 TYPE = "walstream.index.repair"
 """The CloudEvents type of a record whose payload is a repair."""
 
-_WORDS = {"table", "key", "seen", "above", "row", "stale"}
-
 
 @dataclass(frozen=True, slots=True)
 class Repair:
-    """What is true of a base row.
+    """What a base row is.
 
     Parameters
     ----------
     table, key
-        Which row, as a mutation says it.
+        The base table, and the row's key as a mutation has it.
     seen
-        When its reading began, µs: what was written later is not in it.
+        When the row was read (µs). Cells that are newer stay as they are.
     above
-        A time (µs) above that of every entry that was found.
+        The timestamp (µs) that statements must go beyond: the highest write time of what is to be mended.
     row
-        Its cells that matter and are not null, with their write times (µs); None where there is no row.
+        The columns that matter and are not null: bytes, and when they were written (µs). None where there is no row.
     stale
-        Entries (values of ``by``) that were found and should not be there.
+        Entries that should not be there: their values of ``by``.
     """
 
     table: str
@@ -47,49 +44,50 @@ class Repair:
     seen: int
     above: int
     row: Mapping[str, tuple[bytes, int]] | None
-    stale: Sequence[tuple[bytes, ...]]
-
-    @property
-    def mutation(self) -> Mutation:
-        """The row, as a mutation that changes nothing."""
-        return put(table=self.table, key=self.key)
+    stale: Sequence[tuple[bytes, ...]] = ()
 
     def to_bytes(self) -> bytes:
         """The payload."""
-        row = None
-        if self.row is not None:
-            row = {column: [_text(value), written] for column, (value, written) in self.row.items()}
+        row = None if self.row is None else {name: [_text(value), time] for name, (value, time) in self.row.items()}
+        stale = [[_text(value) for value in entry] for entry in self.stale]
         return to_json(
             {
-                "table": self.table, "key": dict(self.key), "seen": self.seen, "above": self.above, "row": row,
-                "stale": [[_text(value) for value in entry] for entry in self.stale],
+                "table": self.table,
+                "key": dict(self.key),
+                "seen": self.seen,
+                "above": self.above,
+                "row": row,
+                "stale": stale,
             }
-        )  # fmt: skip
+        )
+
+    @property
+    def mutation(self) -> Mutation:
+        """One of the same row."""
+        return delete(key=self.key, table=self.table)
 
 
-def parse_repair(payload: bytes | None) -> Repair:
+def parse(payload: bytes | None) -> Repair:
     """Read a payload.
 
     Raises
     ------
     RecordRefused
-        It is no repair; the code is ``bad-repair``.
+        It is not a repair; the code is ``bad-repair``.
     """
     try:
-        said = json.loads(payload or b"", parse_float=Decimal)
-        if said.keys() != _WORDS:
-            raise ValueError(f"it has {', '.join(sorted(said))}")
-        row = said["row"]
+        words = json.loads(payload or b"", parse_float=Decimal)
+        row, stale = words["row"], words["stale"]
         return Repair(
-            str(said["table"]),
-            put(key=said["key"]).key,
-            int(said["seen"]),
-            int(said["above"]),
-            None if row is None else {column: (_bytes(value), int(time)) for column, (value, time) in row.items()},
-            [tuple(map(_bytes, entry)) for entry in said["stale"]],
+            str(words["table"]),
+            dict(words["key"]),
+            int(words["seen"]),
+            int(words["above"]),
+            None if row is None else {name: (_bytes(value), int(time)) for name, (value, time) in row.items()},
+            [tuple(_bytes(value) for value in entry) for entry in stale],
         )
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise RecordRefused("bad-repair", f"the payload is no repair: {error}") from None
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise RecordRefused("bad-repair", f"the payload is no repair of an index: {error!r}") from None
 
 
 def _text(value: bytes) -> str:
@@ -97,4 +95,4 @@ def _text(value: bytes) -> str:
 
 
 def _bytes(text: str) -> bytes:
-    return base64.b64decode(text, validate=True)
+    return base64.b64decode(text, validate=True)  # its error is a ValueError

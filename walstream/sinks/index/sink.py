@@ -36,7 +36,7 @@ from walstream.sinks.cassandra import session
 from walstream.sinks.cassandra.sink import CassandraSink
 from walstream.sinks.cassandra.statements import BadMutation
 from walstream.sinks.cassandra.writer import Writer
-from walstream.sinks.index import provision
+from walstream.sinks.index import provision, repair
 from walstream.sinks.index.definition import BadDefinition
 from walstream.sinks.index.options import IndexOptions
 from walstream.sinks.index.steps import Step, Taken, take_all
@@ -143,12 +143,17 @@ class IndexSink(StatefulSink):
     def _step(
         self, table: IndexTable, i: int, entry: Entry, steps: dict[int, Step], outcomes: dict[int, Outcome]
     ) -> None:
-        if entry.type != MUTATION_TYPE:
-            raise RecordRefused("no-mutation", f"its type is {entry.type}, and this sink understands {MUTATION_TYPE}")
-        mutation = parse_mutation(entry.payload)
-        step = None
-        if mutation.table is None or mutation.table == self.options.base:
-            step = table.step(i, mutation, entry.time)
+        kind, step = entry.type, None
+        if kind == MUTATION_TYPE:
+            mutation = parse_mutation(entry.payload)
+            if mutation.table is None or mutation.table == self.options.base:
+                step = table.step(i, mutation, entry.time)
+        elif kind == repair.TYPE:
+            mended = repair.parse(entry.payload)
+            if mended.table == self.options.base:
+                step = table.mend(i, mended)
+        else:
+            raise RecordRefused("no-mutation", f"its type is {kind}, and this sink understands {MUTATION_TYPE}")
         if step is None:
             outcomes[i] = SKIPPED  # of another table, or of columns that do not matter
         else:

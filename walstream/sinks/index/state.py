@@ -8,7 +8,7 @@ So the row is the same whatever order its mutations come in, and as often as the
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from walstream.errors import StateMismatch
 
@@ -16,6 +16,8 @@ NEVER = -(2**63)
 """The time of what was never written."""
 
 _VERSION = 1
+# µs; in the year 2112.
+_AHEAD = 2**52
 
 Cells = dict[int, bytes | None]
 """Values by the places of their columns."""
@@ -37,7 +39,7 @@ class Row:
 
     __slots__ = ("clock", "deleted", "times", "values")
 
-    def __init__(self, values: list[bytes | None], times: list[int], deleted: int = NEVER, clock: int = 0) -> None:
+    def __init__(self, values: list[bytes | None], times: list[int], deleted: int = NEVER, clock: int = NEVER) -> None:
         self.values, self.times, self.deleted, self.clock = values, times, deleted, clock
 
     def put(self, cells: Iterable[tuple[int, bytes | None]], time: int) -> Cells | None:
@@ -80,15 +82,35 @@ class Row:
                 self.values[place], self.times[place] = None, NEVER
         return late
 
+    def mend(self, cells: Mapping[int, tuple[bytes, int]] | None, seen: int) -> None:
+        """Become what the base row was when it was read (µs), but for what was written since.
+
+        Parameters
+        ----------
+        cells
+            Values that are not null, and their times, by their places; None where there was no row.
+        """
+        mended = [place for place, own in enumerate(self.times) if own <= seen]
+        if self.deleted <= seen:
+            if cells is None:
+                self.deleted = max([self.deleted, *(self.times[place] for place in mended)])
+            else:
+                self.deleted = min([self.deleted, *(time - 1 for _, time in cells.values())])
+        for place in mended:
+            value, time = (cells or {}).get(place, (None, NEVER if cells is None else self.times[place]))
+            alive = time > self.deleted
+            self.values[place], self.times[place] = (value, time) if alive else (None, NEVER)
+
     @property
     def total(self) -> int:
-        """The sum of all that ever happened to the cells: for each the time of its last write, or of its removal.
+        """A timestamp for what is known: the sum of when the cells were written last, or removed.
 
-        It grows with every change, and what is newer in one cell and older in none has the larger sum. So it is a
-        timestamp that depends on what is known of the row, and not on the way to it.
+        It grows with every change, and what is newer in one cell and older in none has the larger sum. So it depends on
+        what is known of the row, and not on the way to it. All but one are counted from a time to come, which leaves
+        the sum behind the clocks: what somebody does to the index by hand is later, and a repair goes beyond that.
         """
         floor = max(self.deleted, 0)
-        return sum([time if time > floor else floor for time in self.times])
+        return sum([time if time > floor else floor for time in self.times]) - (len(self.times) - 1) * _AHEAD
 
 
 class Codec:

@@ -1,7 +1,7 @@
 """What mutations of a base row do to its index entries: which are removed, which are written, and at what time.
 
 Statements must come out right whenever they arrive: twice, late from a worker that is dead, or again after a crash
-between them and the state. So their timestamp is made of what is known of the row, the sum of its cells' times
+between them and the state. So their timestamp is made of what is known of the row, from its cells' times
 (`Row.total`): a later step of a row has a higher one, and the same step the same. What is written last is then never
 removed by what came before, also where a value comes back (A, B, A again), and all copies travel with each write.
 """
@@ -41,6 +41,25 @@ class Step:
 
 
 @dataclass(slots=True, eq=False)
+class Mend(Step):
+    """A repair.
+
+    Parameters
+    ----------
+    row
+        What the base row is (`Row.mend`); its `time` is when that was read.
+    above
+        What statements must go beyond (µs).
+    stale
+        Entries that should not be there.
+    """
+
+    row: dict[int, tuple[bytes, int]] | None
+    above: int
+    stale: Iterable[Entry]
+
+
+@dataclass(slots=True, eq=False)
 class Taken:
     """A base row on its way through the steps of a call, all of which are written at once.
 
@@ -63,6 +82,7 @@ class Taken:
     _copies: list[bytes | None] = field(init=False)
     _gone: set[Entry] = field(default_factory=set)
     _changed: bool = False
+    _whole: bool = False
     _latest: bytes | None = None
 
     def __post_init__(self) -> None:
@@ -72,6 +92,16 @@ class Taken:
 
     def take(self, step: Step) -> None:
         """Go one step on."""
+        if isinstance(step, Mend):
+            self._mend(step)
+        else:
+            self._write(step)
+        stored = self.codec.encode(self.row)
+        self.steps.append(step)
+        self.after.append(None if stored == self._latest else stored)
+        self._latest = stored
+
+    def _write(self, step: Step) -> None:
         row, before, copies = self.row, self._entries, self._copies
         late = row.delete(step.time) if step.cells is None else row.put(step.cells, step.time)
         self._look()
@@ -87,10 +117,14 @@ class Taken:
             self._gone |= self._with(late)
             self._changed = True
             row.clock = max(row.total, row.clock)
-        stored = self.codec.encode(row)
-        self.steps.append(step)
-        self.after.append(None if stored == self._latest else stored)
-        self._latest = stored
+
+    def _mend(self, step: Mend) -> None:
+        row = self.row
+        self._gone |= self._entries | set(step.stale)
+        row.mend(step.row, step.time)
+        self._look()
+        self._changed = self._whole = True
+        row.clock = max(row.total, row.clock + 1, step.above + 1)
 
     def go_behind(self, tried: Taken) -> None:
         """Write later than, and remove, what was tried of the row, of which some statements may have come through."""
@@ -116,13 +150,13 @@ class Taken:
     def copies(self) -> Cells:
         """What an entry is written with, by the places of the columns; null is written as well.
 
-        But what never had a value is left out, since null would leave a tombstone in every entry.
+        But what never had a value is left out, since null would leave a tombstone in every entry; not of a repair.
         """
         row = self.row
         return {
             place: row.values[place]
             for place in self.definition.copies
-            if row.times[place] != NEVER or row.deleted != NEVER
+            if self._whole or row.times[place] != NEVER or row.deleted != NEVER
         }
 
     @property

@@ -6,6 +6,7 @@ from typing import Any
 
 from cassandra.query import UNSET_VALUE
 
+from walstream.errors import RecordRefused
 from walstream.mutation import Mutation
 from walstream.sinks.cassandra import schema
 from walstream.sinks.cassandra.batches import Row as Write
@@ -14,8 +15,9 @@ from walstream.sinks.cassandra.types import int32, int64
 from walstream.sinks.index.definition import BadDefinition, Definition
 from walstream.sinks.index.functions import EMPTY_COLLECTION
 from walstream.sinks.index.options import IndexOptions
+from walstream.sinks.index.repair import Repair
 from walstream.sinks.index.state import Codec
-from walstream.sinks.index.steps import Step, Taken
+from walstream.sinks.index.steps import Mend, Step, Taken
 
 
 def read_definition(session: Any, options: IndexOptions) -> Definition | None:
@@ -81,7 +83,7 @@ class IndexTable:
             The base table cannot take it.
         """
         key = self._columns.key(mutation)
-        row_key = key[0] if len(key) == 1 else b"".join([int32(len(part)) + part for part in key])
+        row_key = _row_key(key)
         if mutation.op == "delete":
             return Step(place, row_key, key, None, time)
         values = key + self._unset
@@ -92,6 +94,23 @@ class IndexTable:
             if value is not UNSET_VALUE:
                 cells.append((slot, None if collection and value == EMPTY_COLLECTION else value))
         return Step(place, row_key, key, cells, time) if cells else None
+
+    def mend(self, place: int, repair: Repair) -> Mend:
+        """What a repair is to the index.
+
+        Raises
+        ------
+        BadMutation, RecordRefused
+            It is for a row that cannot be, or for an index of another definition.
+        """
+        key = self._columns.key(repair.mutation)
+        slots = {column: slot for slot, column in enumerate(self.definition.tracked)}
+        row = repair.row
+        by = len(self.definition.options.by)
+        if not slots.keys() >= (row or {}).keys() or any(len(entry) != by for entry in repair.stale):
+            raise RecordRefused("bad-repair", "the repair is for an index of another definition")
+        cells = None if row is None else {slots[column]: cell for column, cell in row.items()}
+        return Mend(place, _row_key(key), key, None, repair.seen, cells, repair.above, repair.stale)
 
     def writes(self, number: int, taken: Taken) -> list[Write]:
         """What is to be executed for a row."""
@@ -110,6 +129,10 @@ class IndexTable:
                 values = [*entry, *rest, *copies, time]
                 writes.append(Write(number, name, _size(values), self._insert, values, routing_key(entry[:leading])))
         return writes
+
+
+def _row_key(key: list[bytes]) -> bytes:
+    return key[0] if len(key) == 1 else b"".join([int32(len(part)) + part for part in key])
 
 
 def _size(values: list[Any]) -> int:
