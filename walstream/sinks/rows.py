@@ -8,6 +8,8 @@ import orjson
 
 from walstream.entry import Entry
 from walstream.errors import RecordRefused
+from walstream.invalidation import TYPE as INVALIDATION_TYPE
+from walstream.invalidation import parse_invalidation
 from walstream.mutation import TYPE as MUTATION_TYPE
 from walstream.mutation import KeyTemplate, parse_mutation, to_json
 
@@ -61,9 +63,13 @@ class RowReader:
         RecordRefused
             The entry is no mutation, or not one that this target can take.
         """
-        if entry.type != MUTATION_TYPE:
-            raise RecordRefused("no-mutation", f"its type is {entry.type}, and this sink understands {MUTATION_TYPE}")
-        mutation = parse_mutation(entry.payload)
+        kind = entry.type
+        if kind == MUTATION_TYPE:
+            mutation = parse_mutation(entry.payload)
+        elif kind == INVALIDATION_TYPE:
+            mutation = parse_invalidation(entry.payload)
+        else:
+            raise RecordRefused("no-mutation", f"its type is {kind}, and this sink understands {MUTATION_TYPE}")
         named = mutation.table
         if self._table is not None and named is not None and named != self._table:
             raise RecordRefused(
