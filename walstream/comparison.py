@@ -2,8 +2,8 @@
 
 1. Both are read once. Of each of `RANGES` ranges of hashed keys only the count and a sum of hashes are kept.
 2. Where those differ, both are read once more, and of the rows in these ranges a hash of each is kept.
-3. Rows whose hashes differ are looked up by their keys, again and again: what becomes equal was on its way. What one
-   side left as it was for longer than any write is on its way is a difference.
+3. Rows whose hashes differ are looked up by their keys, again and again: what becomes equal was on its way. What stays
+   as it is for longer than a write is on its way is a difference; and so is, in the end, what one side does not change.
 
 A sum and not an exclusive-or, so that a row that came twice does not hide another that did. Then a range differs though
 the rows are equal, which the second step finds.
@@ -165,33 +165,32 @@ async def _collect(side: Readable, chosen: set[int], progress: Progress) -> dict
 async def _settle(
     first: Readable, second: Readable, keys: Sequence[bytes], found: Comparison, settle: float, progress: Progress
 ) -> None:
-    """Look at rows until they are equal, or one side has not changed for the time that a write takes."""
+    """Look at rows until they are equal, or stay as they are for the time that a write takes."""
+    changed: tuple[set[bytes], set[bytes]] = (set(), set())  # of each side
+    before: dict[bytes, Pair] = {}
     for _ in range(ROUNDS):
-        before: dict[bytes, Pair] = {}
-        now: dict[bytes, Pair] = {}
-        changed: tuple[set[bytes], set[bytes]] = (set(), set())
+        moving: set[bytes] = set()
         for look in range(LOOKS + 1):
             if look:
                 await asyncio.sleep(settle / LOOKS)
             pairs = zip(*await asyncio.gather(first.look_up(keys), second.look_up(keys)), strict=True)
             now = {key: pair for key, pair in zip(keys, pairs, strict=True) if pair[0] != pair[1]}
-            before = before or now
             for side in (0, 1):
-                changed[side].update(key for key, pair in now.items() if pair[side] != before[key][side])
-            keys = list(now)
+                others = {key for key, pair in now.items() if key in before and pair[side] != before[key][side]}
+                changed[side].update(others)
+                moving |= others
+            before, keys = now, list(now)
             progress("looking at differences", len(keys))
             if not keys:
-                return
-        keys = []
-        for key, pair in now.items():
-            if key in changed[0] and key in changed[1]:
-                keys.append(key)
-            else:
-                found.differences.append(Difference(key, *pair))
+                break
+        found.differences += [Difference(key, *pair) for key, pair in before.items() if key not in moving]
+        keys = [key for key in keys if key in moving]
         if not keys:
             break
+    unsettled = changed[0] & changed[1]
+    found.differences += [Difference(key, *before[key]) for key in keys if key not in unsettled]
     found.differences.sort(key=lambda difference: difference.key)
-    found.unsettled = sorted(keys)
+    found.unsettled = sorted(unsettled.intersection(keys))
 
 
 def _range(key: bytes) -> int:

@@ -113,8 +113,9 @@ def verify(
     does not list its keys.
 
     Both stores are read through, and may be written to meanwhile. What differs is looked at again for --settle, which
-    should be longer than the lag (walstream replication status): a row is a difference if one of the stores did not
-    change it in that time, and the other has it otherwise.
+    should be longer than the lag (walstream replication status): a row is a difference if it stays as it is on both
+    sides for that time. One that changes is given that time again, twice; it is a difference then if one side never
+    changed it.
 
     The exit status is 0 only if all rows are equal.
 
