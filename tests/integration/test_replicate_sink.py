@@ -213,10 +213,10 @@ async def test_a_region_that_goes_away_says_what_it_took(opened: Any, monkeypatc
     sink = await opened()
     send, away = sink._writer._send, partition_for(b"k", PARTITIONS)
 
-    async def failing(builder: Any, partition: int) -> None:
-        if partition == away:
+    async def failing(builder: Any, lane: int) -> None:
+        if lane % PARTITIONS == away:
             raise kafka_errors.KafkaConnectionError("away")
-        await send(builder, partition)
+        await send(builder, lane)
 
     monkeypatch.setattr(sink._writer, "_send", failing)
     other = next(key for key in (b"%d" % n for n in range(99)) if partition_for(key, PARTITIONS) != away)

@@ -1,4 +1,4 @@
-"""Writes to partitions of a topic of another cluster, at least once, and what stands in one partition in order.
+"""Writes to partitions of a topic of another cluster, at least once, in lanes, and what is in one lane in order.
 
 The producers are idempotent: a batch that is sent again because its answer was lost stands there once. After a crash of
 the worker the records of the last checkpoint come again.
@@ -74,8 +74,11 @@ class KafkaWriter:
         Bytes of one batch, not compressed.
     verdict
         What an error says of a batch.
+    lanes
+        How many each partition has: batches of so many are on their way to it at a time. Lane number ``n`` leads to
+        the partition ``n`` modulo the number of partitions.
     producers
-        How many, at most. Each has one request at a time on its way to a broker; partitions share them.
+        How many, at most. Each has one request at a time on its way to a broker; lanes share them.
     """
 
     def __init__(
@@ -85,16 +88,18 @@ class KafkaWriter:
         partitions: int,
         batch_bytes: int,
         verdict: Callable[[BaseException], Verdict | None],
+        lanes: int = 1,
         producers: int = 1,
     ) -> None:
         self._kafka, self._topic, self._batch_bytes, self._verdict = kafka, topic, batch_bytes, verdict
-        self._locks = [asyncio.Lock() for _ in range(partitions)]
-        # What was sent and not answered in time. Only once it is, the next batch of that partition may follow: so
+        self._partitions = partitions
+        self._locks = [asyncio.Lock() for _ in range(partitions * lanes)]
+        # What was sent and not answered in time. Only once it is, the next batch of that lane may follow: so
         # order holds, and an unreachable cluster does not make batches pile up.
         self._unanswered: dict[int, asyncio.Future[Any]] = {}
         self._replacing = asyncio.Lock()
         self._stopping: set[asyncio.Task[None]] = set()
-        self._wanted = min(producers, partitions)
+        self._wanted = min(producers, partitions * lanes)
         self.producers: list[AIOKafkaProducer] = []
 
     async def open(self) -> None:
@@ -140,13 +145,13 @@ class KafkaWriter:
         self._stopping.add(task)
         task.add_done_callback(self._stopping.discard)
 
-    async def write(self, partitions: Mapping[int, Sequence[int]], append: Append) -> dict[int, Exception]:
-        """Send records to some partitions at the same time.
+    async def write(self, lanes: Mapping[int, Sequence[int]], append: Append) -> dict[int, Exception]:
+        """Send records in some lanes at the same time.
 
         Parameters
         ----------
-        partitions
-            The places of each partition's records in the caller's batch, in order.
+        lanes
+            The places of each lane's records in the caller's batch, in order.
         append
             Encodes one of them.
 
@@ -155,15 +160,13 @@ class KafkaWriter:
         dict
             Those that failed, by place, and why.
         """
-        if len(partitions) == 1:
-            ((partition, places),) = partitions.items()
-            return await self._write_partition(partition, places, append)
-        failures = await asyncio.gather(
-            *(self._write_partition(partition, places, append) for partition, places in partitions.items())
-        )
+        if len(lanes) == 1:
+            ((lane, places),) = lanes.items()
+            return await self._follow(lane, places, append)
+        failures = await asyncio.gather(*(self._follow(lane, places, append) for lane, places in lanes.items()))
         return {place: error for failure in failures for place, error in failure.items()}
 
-    async def _write_partition(self, partition: int, places: Sequence[int], append: Append) -> dict[int, Exception]:
+    async def _follow(self, lane: int, places: Sequence[int], append: Append) -> dict[int, Exception]:
         """Send records, in order, and answer with those that failed.
 
         One batch after the other: of two on their way, the second could arrive where the first fails, and its records
@@ -172,7 +175,7 @@ class KafkaWriter:
         failed: dict[int, Exception] = {}
         todo = places
         alone = False
-        async with self._locks[partition]:
+        async with self._locks[lane]:
             while todo:
                 builder, taken = BatchBuilder(self._batch_bytes, "lz4", transactional=False), 0
                 writer = builder.writer
@@ -181,7 +184,7 @@ class KafkaWriter:
                         break
                     taken += 1
                 try:
-                    await self._send(builder, partition)
+                    await self._send(builder, lane)
                 except kafka_errors.KafkaError as error:
                     if self._verdict(error) is not DEAD:
                         return failed | dict.fromkeys(todo, error)
@@ -192,13 +195,13 @@ class KafkaWriter:
                 todo = todo[taken:]
         return failed
 
-    async def _send(self, builder: BatchBuilder, partition: int) -> None:
-        unanswered = self._unanswered.get(partition)
+    async def _send(self, builder: BatchBuilder, lane: int) -> None:
+        unanswered = self._unanswered.get(lane)
         if unanswered is not None:
             await _answer(unanswered)  # whether it failed or not: its records come again
-        producer = self.producers[partition % len(self.producers)]
-        future = await producer.send_batch(builder, self._topic, partition=partition)
-        self._unanswered[partition] = future
+        producer = self.producers[lane % len(self.producers)]
+        future = await producer.send_batch(builder, self._topic, partition=lane % self._partitions)
+        self._unanswered[lane] = future
         await _answer(future)
         try:
             future.result()

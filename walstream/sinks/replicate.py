@@ -41,7 +41,8 @@ from walstream.topics import BATCH_OVERHEAD
 from walstream.wire import RecordWriter, partition_of
 
 BATCH_BYTES = 1024 * 1024
-PRODUCERS = 8
+LANES = 4  # batches on their way to a partition; a key is always in the same lane
+PRODUCERS = 16
 ROOM = 512  # bytes of the headers that a record is sent with, at most
 
 
@@ -78,7 +79,7 @@ class ReplicateSink(Sink):
     # What a dead worker sent arrives before the same from its successor, or is dropped as a duplicate.
     late_writes_harmless = True
     # The longer the way, the more has to be on it: a call is over when its last record is answered.
-    batch_size = 4_000
+    batch_size = 8_000
     in_flight = 50_000
 
     def __init__(self, context: SinkContext) -> None:
@@ -116,10 +117,12 @@ class ReplicateSink(Sink):
             raise SinkError(
                 f"there is no topic {self._topic} in the region {self.options.region}; `walstream apply` there makes it"
             )
-        self._partitions = found.partitions
+        self._lanes = found.partitions * LANES
         self._most = found.max_bytes - BATCH_OVERHEAD - ROOM
         size = min(BATCH_BYTES, found.max_bytes)
-        self._writer = KafkaWriter(self._kafka(), self._topic, found.partitions, size, self.verdict, PRODUCERS)
+        self._writer = KafkaWriter(
+            self._kafka(), self._topic, found.partitions, size, self.verdict, lanes=LANES, producers=PRODUCERS
+        )
         await self._writer.open()
 
     async def close(self) -> None:
@@ -150,9 +153,9 @@ class ReplicateSink(Sink):
 
     async def write(self, batch: Sequence[Entry]) -> Sequence[Outcome]:
         outcomes: list[Outcome | None] = [APPLIED] * len(batch)
-        partitions: dict[int, list[int]] = {}
+        lanes: dict[int, list[int]] = {}
         composed: dict[int, tuple[bytes, list[Any]]] = {}  # of entries that are not sent as they are
-        count, most, paths = self._partitions, self._most, self._paths
+        count, most, paths = self._lanes, self._most, self._paths
         for place, entry in enumerate(batch):
             try:
                 path = paths[entry.path]
@@ -171,15 +174,15 @@ class ReplicateSink(Sink):
                 composed[place] = message.value or b"", message.headers
             elif raw is None:
                 composed[place] = entry.value, list(entry.headers)  # type: ignore[assignment]
-            if entry.size > most:
-                size = entry.size
+            if (size := entry.size) > most:
                 outcomes[place] = Dead(f"it has about {size} bytes, and the topic {self._topic} there takes {most}")
                 continue
-            partition = -1 if raw is None else partition_of(raw, count)
-            if partition < 0:
-                partition = self._partition(entry)
-            if (places := partitions.get(partition)) is None:
-                partitions[partition] = [place]
+            # A hash modulo so many lanes is, modulo the number of partitions, the key's partition.
+            lane = -1 if raw is None else partition_of(raw, count)
+            if lane < 0:
+                lane = self._lane(entry)
+            if (places := lanes.get(lane)) is None:
+                lanes[lane] = [place]
             else:
                 places.append(place)
 
@@ -195,7 +198,7 @@ class ReplicateSink(Sink):
             )
             return writer.append(entry.timestamp, entry.key, value, headers)
 
-        failed = await self._writer.write(partitions, append) if partitions else {}
+        failed = await self._writer.write(lanes, append) if lanes else {}
         return self._judge(outcomes, failed)
 
     def _judge(self, outcomes: list[Outcome | None], failed: Mapping[int, Exception]) -> Sequence[Outcome]:
@@ -226,8 +229,8 @@ class ReplicateSink(Sink):
         found = self._paths[path] = onward(path, own=self._own, to=self.options.region, forward=self.options.forward)
         return found
 
-    def _partition(self, entry: Entry) -> int:
-        """The partition of an entry without a Kafka key: as our client chooses it, and the same whenever it is sent."""
+    def _lane(self, entry: Entry) -> int:
+        """That of an entry without a Kafka key: to the partition that our client chooses, whenever it is sent."""
         record = entry.record
         key = record.key if record.key is not None else (record.ref or record.id).encode()
-        return partition_for(key, self._partitions)
+        return partition_for(key, self._lanes)
