@@ -291,6 +291,35 @@ def slow(records: int, rounds: int, partitions: int, warm: float, latency: float
         measure(cluster, partitions=partitions, records=records, count=rounds, warm=warm, latency=latency)
 
 
+@main.group()
+def index() -> None:
+    """Secondary indexes: live, built on rows that exist, compared."""
+
+
+@index.command()
+@click.option("--records", type=click.IntRange(1_000), default=200_000)
+@click.option("--rounds", type=click.IntRange(1), default=3)
+@options("partitions")
+def live(records: int, rounds: int, partitions: int) -> None:
+    """The delivery to an index, against the same statements without the log."""
+    from benchmarks.figures.index import live as measure
+
+    with servers(cassandra=True) as cluster:
+        measure(cluster, records=records, count=rounds, partitions=partitions)
+
+
+@index.command()
+@click.option("--rows", type=click.IntRange(1_000), default=1_000_000)
+@click.option("--rate", type=click.FloatRange(1), default=200.0, help="Mutations/s meanwhile.")
+@options("partitions")
+def existing(rows: int, rate: float, partitions: int) -> None:
+    """Build and verify over rows that exist, with writes going on, against a bare loader and a bare scan."""
+    from benchmarks.figures.index import existing as measure
+
+    with servers(cassandra=True) as cluster:
+        measure(cluster, rows=rows, partitions=partitions, rate=rate)
+
+
 @main.command()
 @options("records", "rounds", "partitions")
 def client(records: int, rounds: int, partitions: int) -> None:
@@ -348,6 +377,8 @@ EVERYTHING: tuple[tuple[click.Command, dict[str, Any]], ...] = (
     (outage, {}),
     (waiting, {}),
     (slow, {}),
+    (live, {}),
+    (existing, {}),
     (router, FEW | {"compression": "lz4"}),
     (router, FEW | {"duplicates": 0.1}),
     (router, FEW | {"partitions": 1}),

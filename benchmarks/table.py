@@ -258,6 +258,20 @@ GOALS = (
         "delivery at 10 ms a call of one record, one worker, in the order of keys, records/s", 15_000, "",
         _value("failing slow", lambda found: [each["rate"] for each in found["rounds"]], latency=0.01),
     ),
+    Goal(
+        "an index kept live, mutations/s a process, against the same statements without the log", 0.7, "x",
+        _value("index live", lambda found: [each["ratio"] for each in found["rounds"]]),
+    ),
+    Goal(
+        "build of an index over a million rows with writes going on, rows/s (or 0.8x of a bare loader)", 20_000, "",
+        _value("index existing", lambda found: found["build"], rows=1_000_000),
+    ),
+    Goal("the same, against a bare loader", 0.8, "x", _value("index existing", lambda found: found["build_ratio"])),
+    Goal(
+        "verify of the same, rows/s (or 0.8x of a bare scan of both tables)", 50_000, "",
+        _value("index existing", lambda found: found["verify"], rows=1_000_000),
+    ),
+    Goal("the same, against a bare scan", 0.8, "x", _value("index existing", lambda found: found["verify_ratio"])),
 )  # fmt: skip
 
 INTRODUCTION = """\

@@ -46,7 +46,7 @@ def measure(cluster: Cluster, *, records: int, count: int, partitions: int, rows
         {"rows": records, "rows a partition": rows, "rounds": count, "sweep": list(sweep)},
         cluster.out,
     )
-    session = _connect(cluster)
+    session = connect(cluster)
     replication = "{'class': 'SimpleStrategy', 'replication_factor': 1}"
     session.execute(f"CREATE KEYSPACE IF NOT EXISTS {KEYSPACE} WITH replication = {replication}")
     _warm_up(cluster, session, rows, sweep[-1])
@@ -90,7 +90,8 @@ def measure(cluster: Cluster, *, records: int, count: int, partitions: int, rows
     session.cluster.shutdown()
 
 
-def _connect(cluster: Cluster) -> Any:
+def connect(cluster: Cluster) -> Any:
+    """A session with the Cassandra, patient with a busy one."""
     assert cluster.cassandra is not None
     host, _, port = cluster.cassandra.rpartition(":")
     profile = driver.ExecutionProfile(load_balancing_policy=WhiteListRoundRobinPolicy([host]), request_timeout=120)
