@@ -46,13 +46,31 @@ def test_the_demo_finds_all_equal_and_leaves_nothing_running(tmp_path: Path) -> 
     assert result["rows"]["right"] == result["flights"] == 24_951
     assert result["copies"]["right"] == result["in_log"] == result["mutations"]
     assert result["dropped"] >= result["written_again"] > 1_000
-    assert result["killed"] == ["router", "flights.base"]
+    assert result["killed"] == ["router", "flights.base", "flights.by-tail"]
+    for found, total in ((result["indexes"]["by-tail"], 24_951 - 446), (result["indexes"]["by-day"], 24_951)):
+        assert found["live"]["right"] == total
+        assert found["left"]["right"] == found["verified"]["entries"] < total
+        assert not any(found["verified"][kind] for kind in ("missing", "stale", "wrong"))
+    assert len(result["query"]["found"]) == 7  # of N14228
     purge = result["purge"]
     assert [answer["outcome"] for answer in purge["answers"]] == ["cancelled", "rescheduled"]
     assert purge["came"]["right"] == purge["written"] - 1 == sum(purge["gone_per_half_second"])
     assert purge["rows"]["right"] == result["flights"] - purge["written"] + 1
     assert purge["late_ms"]["count"] == purge["came"]["right"]
     assert ElementTree.parse(picture).getroot().tag.endswith("svg")
+    assert processes(tmp_path) == []
+
+
+def test_two_regions_that_were_cut_off_end_with_the_same_rows(tmp_path: Path) -> None:
+    status, result, errors = demo(tmp_path / "demo", "--regions")
+    assert (status, result["ok"], result["problems"]) == (0, True, []), errors
+    assert result["compared"] == [result["sides"][name]["rows"]["right"] for name in ("east", "west")]
+    assert result["differing_when_cut"] > 100
+    for side in result["sides"].values():
+        assert side["written"] >= result["writes"] <= side["sent"]
+        assert side["log"]["right"] == side["in_log"] == 2 * result["writes"]
+        assert side["circled"] == 0 < side["behind"]
+    assert result["killed"] == ["router of east", "flights.to-east of west"]
     assert processes(tmp_path) == []
 
 

@@ -13,6 +13,7 @@ from walstream.demo import scenario
 from walstream.demo.check import Findings
 from walstream.demo.flights import Step
 from walstream.demo.folder import clear, own_folder
+from walstream.demo.indexes import Index, Query, both
 from walstream.demo.purge import Purge
 from walstream.demo.scenario import Result, record_of, repeated, write_config, write_of
 from walstream.errors import ConfigurationError, WalstreamError
@@ -52,7 +53,8 @@ def test_what_is_compared_is_what_is_written() -> None:
 def test_its_configuration_is_right_and_that_of_the_examples(tmp_path: Path) -> None:
     write_config(tmp_path / "config", "127.0.0.1:9999")
     namespace = load_namespaces(tmp_path / "config")["flights"]
-    assert set(namespace.targets) == {"base", "copy"}
+    assert set(namespace.targets) == {"base", "copy", *(index.target for index in both())}
+    assert all(namespace.targets[index.target].options["table"] == index.table for index in both())
     assert namespace.targets["copy"].options["topic"] == scenario.COPY_TOPIC
     assert load_connections(tmp_path / "config")["main"].hosts == ["127.0.0.1:9999"]  # type: ignore[union-attr]
     examples = Path(__file__).parents[2] / "config" / "namespaces" / "flights.yaml"
@@ -70,10 +72,18 @@ def purged() -> Purge:
     return purge
 
 
+def indexed() -> list[Index]:
+    indexes = both()
+    for index in indexes:
+        index.live, index.left, index.entries = Findings(right=2), Findings(right=1), 1
+        index.verified = {"missing": 0}
+    return indexes
+
+
 def good() -> Result:
     return Result(
         month=1, flights=2, mutations=6, written=7, written_again=1, in_log=6, dropped=1,
-        rows=Findings(right=2), copies=Findings(right=6), purge=purged(),
+        rows=Findings(right=2), copies=Findings(right=6), purge=purged(), indexes=indexed(), query=Query("N1"),
     )  # fmt: skip
 
 
@@ -90,6 +100,9 @@ def test_all_is_equal() -> None:
         ({"dead": {"flights.dlq": 1}}, "flights.dlq holds 1 records"),
         ({"in_log": 7}, "the log has 7 records of 6 mutations"),
         ({"purge": None}, "nothing was deleted"),
+        ({"query": None}, "nothing was asked by the index"),
+        ({"query": Query("N1", problems=["0 flights were found"])}, "0 flights were found"),
+        ({"indexes": [replace(indexed()[0], verified={"stale": 1})]}, "walstream index verify by-tail: 1 stale"),
         ({"purge": replace(purged(), left=1)}, "the schedule still has rows"),
         ({"dropped": 0}, "0 records were dropped as duplicates, and 1 written again"),
     ],

@@ -12,7 +12,7 @@ from walstream.demo.workers import stop_kept
 from walstream.errors import ConfigurationError, WalstreamError
 from walstream.local import Servers
 
-_OWN = ("config", "data", "local", "run.log", "run.err")  # what a demo leaves in its folder
+_OWN = ("config", "data", "local", "east", "west", "run.log", "run.err")  # what a demo leaves in its folder
 _MARKER = "demo.lock"
 
 

@@ -8,7 +8,7 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -23,8 +23,9 @@ from walstream.config import load_connections, load_namespaces
 from walstream.demo.check import Findings, Record, compare_records, compare_rows
 from walstream.demo.flights import Flights, Step
 from walstream.demo.folder import clear, own_folder
+from walstream.demo.indexes import Index, Query, both, caught_up, probes, reader, verify
 from walstream.demo.purge import DELAY, JITTER, Onlooker, Purge, id_of
-from walstream.demo.table import gone_reader, read_rows, session, status_reader
+from walstream.demo.table import gone_reader, read_rows, row_probe, session
 from walstream.demo.watch import Watch
 from walstream.demo.workers import Workers, environment
 from walstream.errors import WalstreamError
@@ -41,7 +42,11 @@ CHUNK = 0.04  # seconds of writes that go out together
 AGAIN = 0.03  # share of the writes that are repeated, with the same id
 AGAIN_WITHIN = 4_000  # writes later, at most: so some repeat what has been overtaken by the flight's next step
 SEED = 2013
-KILLS = ((0.4, "router"), (0.7, "flights.base"))  # how much is written when a worker is killed, and which
+KILLS = (
+    (0.35, "router"),
+    (0.55, "flights.base"),
+    (0.75, "flights.by-tail"),
+)  # how much is written when a worker is killed, and which
 
 START_SECONDS = 60.0  # until the workers are members of their groups
 STILL_SECONDS = 60.0  # without any progress: then what is missing will not come
@@ -105,6 +110,8 @@ class Result:
     killed: list[str] = field(default_factory=list)
     rows: Findings = field(default_factory=Findings)
     copies: Findings = field(default_factory=Findings)
+    indexes: list[Index] = field(default_factory=both)
+    query: Query | None = None
     purge: Purge | None = None
     dead: dict[str, int] = field(default_factory=dict)
     latency_ms: dict[str, dict[str, float | int]] = field(default_factory=dict)
@@ -120,17 +127,20 @@ class Result:
         # More may be: the client repeats what is not answered in time.
         if self.dropped < self.written_again:
             found.append(f"{self.dropped} records were dropped as duplicates, and {self.written_again} written again")
+        found += [problem for index in self.indexes for problem in index.problems]
+        found += ["nothing was asked by the index"] if self.query is None else self.query.problems
         return found + (["nothing was deleted"] if self.purge is None else self.purge.problems)
 
     @property
     def ok(self) -> bool:
-        """Whether every row and every copy is what it must be."""
+        """Whether every row, copy and entry of an index is what it must be."""
         return self.rows.ok and self.copies.ok and not self.problems
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         purge = None if self.purge is None else self.purge.as_dict()
-        return {"ok": self.ok, **asdict(self), "purge": purge, "problems": self.problems}
+        own = {"indexes": {index.target: index.as_dict() for index in self.indexes}, "purge": purge}
+        return {"ok": self.ok, **asdict(self), **own, "problems": self.problems}
 
 
 class Demo:
@@ -179,10 +189,10 @@ class Demo:
             self.result.flights, self.result.mutations = len(flights), len(steps)
             self.a_flight = steps[-1].flight  # of the last day: the first is deleted
             with session(self.folder / "config") as cassandra:
-                watch = Watch(kafka, namespace, COPY_TOPIC, status_reader(cassandra))
+                watch = Watch(kafka, namespace, COPY_TOPIC, {"base": row_probe(cassandra), **probes(cassandra)})
                 self._write_and_wait(watch, kafka, steps)
                 with self._timed("check"):
-                    self._check(cassandra, watch, flights, steps)
+                    self._check(cassandra, namespace, watch, flights, steps)
                 with self._timed("delete"):
                     self._purge(cassandra, kafka, namespace, flights)
             self.result.seconds["all"] = round(time.monotonic() - begin, 1)
@@ -203,13 +213,7 @@ class Demo:
         self._audience.event(f"Kafka answers at {self.servers.brokers}, Cassandra at {self.servers.cassandra}")
         kafka = KafkaConnection(brokers=(self.servers.brokers,))
         namespaces = load_namespaces(config)
-        changes = apply(namespaces.values(), load_connections(config), kafka)
-        refused = [
-            f"{change.kind} {change.name}: {change.detail}" for change in changes if change.action is Action.REFUSE
-        ]
-        if refused:
-            raise WalstreamError("walstream apply refuses:\n  " + "\n  ".join(refused))
-        made = sum(change.action is Action.CREATE for change in changes)
+        made = make_all(config, kafka)
         self._audience.event(f"walstream apply made {made} topics, offsets, keyspaces and tables")
         self.workers = Workers(self.folder, self.settings, detach=self._keep)
         return kafka, namespaces["flights"]
@@ -247,7 +251,7 @@ class Demo:
             for first in range(0, len(writes), size):
                 chunk = writes[first : first + size]
                 handed_over = time.monotonic()
-                _write_all(client, [write_of(step) for step in chunk])
+                write_all(client, [write_of(step) for step in chunk])
                 watch.latest = (chunk[-1], handed_over)
                 written.done += len(chunk)
                 seen.update(step.id for step in chunk)
@@ -270,8 +274,8 @@ class Demo:
         changed = time.monotonic()
         while True:
             self._look(watch)
-            place = (watch.log.done, watch.base.done, watch.copy.done)
-            if min(place) >= mutations and watch.log.lag == watch.base.lag == watch.copy.lag == 0:
+            place = watch.place()
+            if min(place) >= mutations and not any(stage.lag for stage in watch.stages.values()):
                 return
             if place != last:
                 last, changed = place, time.monotonic()
@@ -289,15 +293,22 @@ class Demo:
         for happened in self.workers.news():
             self._audience.event(happened.words)
 
-    def _check(self, cassandra: Any, watch: Watch, flights: Flights, steps: Sequence[Step]) -> None:
-        self._audience.stage("Comparing every row and every copy")
+    def _check(
+        self, cassandra: Any, namespace: Namespace, watch: Watch, flights: Flights, steps: Sequence[Step]
+    ) -> None:
+        self._audience.stage("Comparing every row, every copy and every entry of the indexes")
         result = self.result
         result.in_log = watch.log.done
         result.dropped = watch.written_to_ingress() - watch.log.done
         result.dead = watch.dead()
-        result.latency_ms = {stage.name: stage.latencies.summary() for stage in (watch.log, watch.base, watch.copy)}
+        result.latency_ms = {name: stage.latencies.summary() for name, stage in watch.stages.items()}
         result.copies = compare_records([record_of(step) for step in steps], watch.copies)
-        result.rows = compare_rows(flights.rows(), read_rows(cassandra, flights), "flight")
+        rows = flights.rows()
+        result.rows = compare_rows(rows, read_rows(cassandra, flights), "flight")
+        for index in result.indexes:
+            index.live = index.compare(cassandra, rows)
+        result.query = Query.of(rows)
+        result.query.found = result.query.ask(reader(cassandra, namespace), rows)
 
     def _purge(self, cassandra: Any, kafka: KafkaConnection, namespace: Namespace, flights: Flights) -> None:
         day, keys = flights.first_day()
@@ -308,15 +319,27 @@ class Demo:
                 f"Deleting the {purge.written:,} flights of {day}, each after {DELAY} s and up to {JITTER} s more"
             )
             with Client(connection=kafka, config=self.folder / "config", source=SOURCE) as client:
-                _write_all(client, purge.writes())
+                write_all(client, purge.writes())
                 counting = self._count_pending()
                 self._think_better(client, purge)
             self._await_deletes(purge, onlooker, counting)
-        self._audience.stage("Comparing what is left")
+        self._audience.stage("Comparing what is left, and the indexes with it")
         counting = self._count_pending()
         left = {key: row for key, row in flights.rows().items() if key not in purge.due}
         purge.rows = compare_rows(left, read_rows(cassandra, flights), "flight")
         purge.left = _rows(counting)
+        self._check_indexes(cassandra, kafka, namespace, left)
+
+    def _check_indexes(
+        self, cassandra: Any, kafka: KafkaConnection, namespace: Namespace, left: Mapping[str, dict[str, Any]]
+    ) -> None:
+        """Compare the indexes with the data, with the base table, and with what a reader finds."""
+        assert self.result.query is not None
+        caught_up(kafka, namespace)
+        verify(self.folder / "config", kafka, self.result.indexes)
+        for index in self.result.indexes:
+            index.left = index.compare(cassandra, left)
+        self.result.query.left = self.result.query.ask(reader(cassandra, namespace), left)
 
     def _think_better(self, client: Client, purge: Purge) -> None:
         """Cancel one delete, reschedule another, and take up what the router answers."""
@@ -386,8 +409,23 @@ def record_of(step: Step) -> Record:
     return Record(step.flight.encode(), step.id.encode(), mutation.to_bytes())
 
 
-def _write_all(client: Client, writes: Sequence[Write]) -> None:
-    """Write, and write again with the same ids what is not known to be durable."""
+def make_all(config: Path, kafka: KafkaConnection, region: tuple[str | None, int] = (None, 0)) -> int:
+    """Make what `walstream apply` makes, and tell how much that was.
+
+    Raises
+    ------
+    WalstreamError
+        It refuses something.
+    """
+    changes = apply(load_namespaces(config).values(), load_connections(config), kafka, region=region)
+    refused = [f"{change.kind} {change.name}: {change.detail}" for change in changes if change.action is Action.REFUSE]
+    if refused:
+        raise WalstreamError("walstream apply refuses:\n  " + "\n  ".join(refused))
+    return sum(change.action is Action.CREATE for change in changes)
+
+
+def write_all(client: Client, writes: Sequence[Write]) -> None:
+    """Write to the namespace ``flights``, and write again with the same ids what is not known to be durable."""
     deadline = time.monotonic() + ANSWER_SECONDS
     waiting = list(writes)
     while waiting:

@@ -1,97 +1,59 @@
-"""How the demo is shown: a live table in a terminal, plain lines elsewhere."""
+"""What is shown of the demo: how far all are, the curve of the deletes, and what was found."""
 
 from __future__ import annotations
 
 import contextlib
-import threading
-import time
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from rich.console import Console, Group
-from rich.live import Live
 from rich.padding import Padding
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from walstream.demo.board import Board
+
 if TYPE_CHECKING:
+    from walstream.demo.indexes import Index, Query
     from walstream.demo.purge import Purge
     from walstream.demo.scenario import Result, Written
     from walstream.demo.watch import Stage, Watch
 
-_PLAIN_EVERY = 2.0  # seconds between two plain lines
 _CURVE = "rows that went from Cassandra in each half second, by seconds after the write:"
-_EVENTS = 8  # that stay on the screen below the table
 
-TITLES = {"log": "router: flights.log", "base": "base: Cassandra", "copy": "copy: flights-copy"}
+_FLIGHTS = 5  # of a query that are shown
+
+TITLES = {
+    "log": "router: flights.log",
+    "base": "base: Cassandra",
+    "copy": "copy: flights-copy",
+    "by-tail": "by-tail: index",
+    "by-day": "by-day: index",
+}
 
 
-class Screen:
-    """Shows the demo as it goes on.
-
-    Parameters
-    ----------
-    output
-        Where to; progress goes to stderr where stdout is for the result alone.
-    """
-
-    def __init__(self, output: Console) -> None:
-        self._output = output
-        self._begin = time.monotonic()
-        self._live: Live | None = None
-        self._events: deque[Text] = deque(maxlen=_EVENTS)
-        self._stage = ""
-
-    def stage(self, words: str) -> None:
-        """A new part begins."""
-        self._stage = words
-        if self._live is None:
-            self._output.print(self._line(Text(words, style="bold")))
-
-    def event(self, words: str) -> None:
-        """Something happened."""
-        style = "bold red" if words.startswith("killed") else "dim"
-        line = self._line(Text(f"  {words}", style=style))
-        if self._live is None:
-            self._output.print(line)
-        else:
-            self._events.append(line)
-
-    def console(self) -> Console:
-        """The console for progress bars."""
-        return self._output
+class Screen(Board):
+    """Shows the demo as it goes on."""
 
     @contextlib.contextmanager
     def watching(self, watch: Watch, written: Written) -> Iterator[None]:
         """Show how it goes: all the time in a terminal, else every two seconds."""
-        with self._showing(lambda: self._table(watch, written), lambda: _plain(watch, written)):
+        with self.showing(lambda: self._table(watch, written), lambda: _plain(watch, written)):
             yield
 
     @contextlib.contextmanager
     def following(self, purge: Purge) -> Iterator[None]:
         """Show how the deletes come: the curve as it grows in a terminal, else when all are there."""
-        with self._showing(lambda: self._curve(purge), lambda: _plain_purge(purge)):
+        with self.showing(lambda: self._curve(purge), lambda: _plain_purge(purge)):
             yield
-        if not self._output.is_terminal:
-            self._output.print(Text(_CURVE))
-            self._output.print(purge.curve().text())
-
-    @contextlib.contextmanager
-    def _showing(self, live: Callable[[], Group], plain: Callable[[], str]) -> Iterator[None]:
-        if self._output.is_terminal:
-            self._events.clear()
-            with Live(get_renderable=live, console=self._output, refresh_per_second=5) as self._live:
-                yield
-            self._live = None
-            return
-        with _repeating(_PLAIN_EVERY, lambda: self._output.print(self._line(Text(plain())))):
-            yield
+        if not self.output.is_terminal:
+            self.output.print(Text(_CURVE))
+            self.output.print(purge.curve().text())
 
     def result(self, result: Result) -> None:
         """Say what was found."""
-        out = self._output
+        out = self.output
         for words, findings, total in (
             ("rows in Cassandra are what the data says", result.rows, result.flights),
             (
@@ -106,8 +68,12 @@ class Screen:
             f"{result.written:,} writes, {result.written_again:,} of them repeated with the same id; "
             f"{result.dropped:,} dropped as duplicates, {result.in_log:,} in the log"
         )
+        for index in result.indexes:
+            _say_index(out, index)
         if result.purge is not None:
             _say_purge(out, result.purge)
+        if result.query is not None:
+            _say_query(out, result.query)
         if result.killed:
             out.print(f"killed on the way: {', '.join(result.killed)}")
         out.print(_latency_table(result))
@@ -119,29 +85,26 @@ class Screen:
             Text("All is equal.", style="bold green") if result.ok else Text("Not all is equal.", style="bold red")
         )
 
-    def _line(self, text: Text) -> Text:
-        return Text.assemble((f"{time.monotonic() - self._begin:5.1f} s  ", "dim"), text)
-
     def _table(self, watch: Watch, written: Written) -> Group:
         table = Table(box=None, pad_edge=False, header_style="dim")
         for name in ("", "records", "behind", "p50", "p99"):
             table.add_column(name, justify="left" if not name else "right", min_width=9)
         table.add_row("written: flights.ingress", f"{written.done:,}", "", "", "")
-        for stage in (watch.log, watch.base, watch.copy):
+        for stage in watch.stages.values():
             table.add_row(TITLES[stage.name], f"{stage.done:,}", f"{stage.lag:,}", *_percentiles(stage))
         table.add_row("dropped as duplicates", f"{watch.dropped:,}", "", "", "")
         bar = Padding(
             ProgressBar(total=max(1, written.total), completed=written.done, width=60), 0
         )  # a line of its own
-        return Group(self._line(Text(self._stage, style="bold")), bar, table, *self._events)
+        return Group(self.heading(), bar, table, *self.events)
 
     def _curve(self, purge: Purge) -> Group:
         return Group(
-            self._line(Text(self._stage, style="bold")),
+            self.heading(),
             Text(_plain_purge(purge)),
             Text(_CURVE, style="dim"),
             purge.curve().text(),
-            *self._events,
+            *self.events,
         )
 
 
@@ -162,6 +125,31 @@ def _say_purge(out: Console, purge: Purge) -> None:
         )
 
 
+def _say_index(out: Console, index: Index) -> None:
+    """Both comparisons with the data, and the one with the base table."""
+    total = index.live.right + index.live.wrong
+    words = f"entries of {index.target} ({index.table}) are what the data says"
+    out.print(Text(f"{index.live.right:,} of {total:,} {words}", style="green" if index.live.ok else "bold red"))
+    different = sum(index.verified.values())
+    words = f"{index.entries:,} entries are left after the deletes, {different:,} of them not as the base table has it"
+    out.print(Text(f"  {words}", style="bold red" if index.problems else "green"))
+
+
+def _say_query(out: Console, query: Query) -> None:
+    """Some of the flights, as a table."""
+    table = Table(box=None, pad_edge=False, header_style="dim", title_justify="left")
+    for name in (f"flights of {query.tailnum}, by the index", "to", "left at (UTC)"):
+        table.add_column(name)
+    for row in query.found[:_FLIGHTS]:
+        left = "" if row["dep_time"] is None else f"{row['dep_time']:%Y-%m-%d %H:%M}"
+        style = None if row in query.left else "strike dim"
+        table.add_row(row["flight"], row["dest"], left, style=style)
+    out.print(table)
+    more, took = max(0, len(query.found) - _FLIGHTS), query.milliseconds
+    gone = len(query.found) - len(query.left)
+    out.print(f"and {more:,} more, found in {took:g} ms; {gone:,} of all {len(query.found):,} went with the deletes")
+
+
 def _percentiles(stage: Stage) -> tuple[str, str]:
     values = [stage.latencies.percentile(percent, recent=True) for percent in (50, 99)]
     first, second = ("" if value is None else f"{value:,.0f} ms" for value in values)
@@ -170,9 +158,11 @@ def _percentiles(stage: Stage) -> tuple[str, str]:
 
 def _plain(watch: Watch, written: Written) -> str:
     parts = [f"{written.done:,} written", f"{watch.log.done:,} in the log", f"{watch.dropped:,} duplicates dropped"]
-    for stage in (watch.base, watch.copy):
+    for name, stage in watch.stages.items():
+        if name == "log":
+            continue
         p50, p99 = _percentiles(stage)
-        parts.append(f"{stage.name} {stage.done:,} (behind {stage.lag:,}; p50 {p50}, p99 {p99})")
+        parts.append(f"{name} {stage.done:,} (behind {stage.lag:,}; p50 {p50}, p99 {p99})")
     return "; ".join(parts)
 
 
@@ -187,20 +177,3 @@ def _latency_table(result: Result) -> Table:
             TITLES[name], *("" if value is None else f"{value:,.0f} ms" for value in values), f"{latency['count']:,}"
         )
     return table
-
-
-@contextlib.contextmanager
-def _repeating(seconds: float, work: Callable[[], None]) -> Iterator[None]:
-    ended = threading.Event()
-
-    def repeat() -> None:
-        while not ended.wait(seconds):
-            work()
-
-    thread = threading.Thread(target=repeat, name="demo-screen", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()

@@ -1,4 +1,4 @@
-"""The demo's table in Cassandra, as a reader sees it."""
+"""The demo's tables in Cassandra, as a reader sees them."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from walstream.config import load_connections
+from walstream.demo.flights import STEPS
 
 if TYPE_CHECKING:
-    from walstream.demo.flights import Flights
+    from walstream.demo.flights import Flights, Step
     from walstream.demo.purge import Gone
+    from walstream.demo.watch import Probe
 
 
 @contextlib.contextmanager
@@ -26,15 +28,15 @@ def session(config: Path) -> Iterator[Any]:
         disconnect(connected)
 
 
-def status_reader(cassandra: Any) -> Any:
-    """A function that gives a flight's status in the table, or None."""
+def row_probe(cassandra: Any) -> Probe:
+    """A function that tells whether the table shows a step, or a later one of its flight."""
     statement = cassandra.prepare("SELECT status FROM flights.flights WHERE flight = ?")
 
-    def read(flight: str) -> str | None:
-        row = cassandra.execute(statement, (flight,)).one()
-        return None if row is None else row.status
+    def probe(step: Step) -> bool:
+        row = cassandra.execute(statement, (step.flight,)).one()
+        return row is not None and STEPS.index(row.status) >= STEPS.index(step.status)
 
-    return read
+    return probe
 
 
 def read_rows(cassandra: Any, flights: Flights) -> Iterator[dict[str, Any]]:

@@ -10,7 +10,7 @@ import threading
 import time
 from array import array
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,7 +20,7 @@ from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 from walstream import topics
 from walstream.admin import Admin
 from walstream.demo.check import Record
-from walstream.demo.flights import STEPS, Step
+from walstream.demo.flights import Step
 from walstream.errors import Unreachable
 from walstream.headers import POSITION_HEADER, TIMESTAMP_HEADER
 from walstream.kafka import KafkaConnection
@@ -28,9 +28,12 @@ from walstream.namespace import Namespace
 
 _LAG_EVERY = 0.25  # seconds between two looks at the committed offsets
 _PROBE_EVERY = 0.025  # seconds between two looks at rows that are followed into the table
-_PROBES = 2  # rows in one look
-_FOLLOWED = 40  # rows that are followed at a time
+_PROBES = 2  # rows in one look, of each table
+_FOLLOWED = 40  # rows that are followed at a time, into each table
 _RECENT = 500  # latencies from which the live percentiles are taken
+
+Probe = Callable[[Step], bool | None]
+"""Tells whether a table shows a step, or a later one of its flight; None where it does not show that one at all."""
 
 
 class Latencies:
@@ -84,31 +87,24 @@ class Watch:
         What to look at.
     copy
         The topic with the copies, of the target ``copy``.
-    read_status
-        Gives a flight's status in the table of the target ``base``, or None where there is no row yet.
+    probes
+        Looks into the tables of other targets.
     """
 
-    def __init__(
-        self,
-        kafka: KafkaConnection,
-        namespace: Namespace,
-        copy: str,
-        read_status: Callable[[str], str | None],
-    ) -> None:
-        self._kafka, self._namespace, self._copy, self._read_status = kafka, namespace, copy, read_status
+    def __init__(self, kafka: KafkaConnection, namespace: Namespace, copy: str, probes: Mapping[str, Probe]) -> None:
+        self._kafka, self._namespace, self._copy, self._probes = kafka, namespace, copy, probes
         self._admin = Admin(kafka)
         self._partitions = range(namespace.topics.partitions)
         self._log_topic = topics.log(namespace).name
-        self._groups = {
-            "log": (topics.router_app_id(), topics.ingress(namespace).name),
-            "base": (topics.delivery_app_id(namespace, "base"), self._log_topic),
-            "copy": (topics.delivery_app_id(namespace, "copy"), self._log_topic),
+        self._groups = {"log": (topics.router_app_id(), topics.ingress(namespace).name)} | {
+            name: (topics.delivery_app_id(namespace, name), self._log_topic) for name in namespace.targets
         }
         self._offsets: dict[int, list[int]] = {number: [] for number in self._partitions}  # of the log's records
         self._covered = dict.fromkeys(self._partitions, 0)  # of the ingress, by what the log has
         self._closing = threading.Event()
         self._failure: BaseException | None = None
-        self.log, self.base, self.copy = Stage("log"), Stage("base"), Stage("copy")
+        self.stages = {name: Stage(name) for name in self._groups}
+        self.log, self.copy = self.stages["log"], self.stages["copy"]
         self.copies: list[Record] = []
         self.latest: tuple[Step, float] | None = None  # what was written last, and when; set by who writes
 
@@ -134,9 +130,13 @@ class Watch:
                 thread.join(10)
 
     def everybody_works(self) -> bool:
-        """Whether the router and both targets are members of their groups, and have their partitions."""
+        """Whether the router and all targets are members of their groups, and have their partitions."""
         groups = self._admin.groups([group for group, _ in self._groups.values()])
         return all(group.active and group.members for group in groups.values())
+
+    def place(self) -> tuple[int, ...]:
+        """How many records each stage has done."""
+        return tuple(stage.done for stage in self.stages.values())
 
     def written_to_ingress(self) -> int:
         """How many records the ingress holds."""
@@ -223,30 +223,32 @@ class Watch:
                 ends = {topic: self._ends(topic) for topic in {topic for _, topic in self._groups.values()}}
             except Unreachable:
                 continue
-            for stage in (self.log, self.base, self.copy):
-                topic = self._groups[stage.name][1]
-                place = committed[stage.name]
+            for name, stage in self.stages.items():
+                topic, place = self._groups[name][1], committed[name]
                 stage.lag = sum(end - place.get((topic, number), 0) for number, end in ends[topic].items())
-            # Offsets have gaps, where transactions end; so records are counted below the committed one.
-            self.base.done = sum(
-                bisect.bisect_left(self._offsets[number], offset) for (_, number), offset in committed["base"].items()
-            )
+                if name in self._probes:
+                    # Offsets have gaps, where transactions end; so records are counted below the committed one.
+                    stage.done = sum(
+                        bisect.bisect_left(self._offsets[number], offset) for (_, number), offset in place.items()
+                    )
 
     def _probe_rows(self) -> None:
-        followed: deque[tuple[Step, float]] = deque(maxlen=_FOLLOWED)
+        followed: dict[str, deque[tuple[Step, float]]] = {name: deque() for name in self._probes}
         newest = None
         while not self._closing.wait(_PROBE_EVERY):
-            if self.latest is not newest and len(followed) < _FOLLOWED:
-                newest = self.latest
-                assert newest is not None
-                followed.append(newest)
-            for _ in range(min(_PROBES, len(followed))):
-                step, written = followed.popleft()
-                status = self._read_status(step.flight)
-                if status is not None and STEPS.index(status) >= STEPS.index(step.status):
-                    self.base.latencies.add((time.monotonic() - written) * 1000)
-                else:
-                    followed.append((step, written))
+            latest = self.latest
+            for name, probe in self._probes.items():
+                waiting = followed[name]
+                if latest is not None and latest is not newest and len(waiting) < _FOLLOWED:
+                    waiting.append(latest)
+                for _ in range(min(_PROBES, len(waiting))):
+                    step, written = waiting.popleft()
+                    seen = probe(step)
+                    if seen:
+                        self.stages[name].latencies.add((time.monotonic() - written) * 1000)
+                    elif seen is not None:
+                        waiting.append((step, written))
+            newest = latest
 
 
 def _number(value: int | None) -> int:

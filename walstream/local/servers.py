@@ -87,6 +87,8 @@ class Servers:
         Where everything is kept.
     kafka, cassandra
         What the servers can do besides the plain.
+    regional
+        The same for the Kafkas of some regions; that of any other is as `kafka` says.
     """
 
     def __init__(
@@ -95,9 +97,11 @@ class Servers:
         *,
         kafka: KafkaOptions | None = None,
         cassandra: CassandraOptions | None = None,
+        regional: Mapping[str, KafkaOptions] | None = None,
     ) -> None:
         self.folder = Path(folder).absolute()
         self._kafka = kafka or KafkaOptions()
+        self._regional = regional or {}
         programs: tuple[Program, ...] = (Kafka(self._kafka), Cassandra(cassandra or CassandraOptions()))
         self._programs = {each.name: each for each in programs}
         self._file = StateFile(self.folder)
@@ -117,7 +121,7 @@ class Servers:
 
     def _add(self, regions: Sequence[str]) -> None:
         for region in regions:
-            kafka = Kafka(self._kafka, region)
+            kafka = Kafka(self._regional.get(region, self._kafka), region)
             self._programs.setdefault(kafka.name, kafka)
 
     @property
