@@ -64,7 +64,7 @@ def status(settings: Settings, namespaces: Sequence[str], as_json: bool) -> None
     for one in found:
         health, workers = one.status.health, one.status.members
         waiting = "" if health is None else f"{health.counts.retrying + health.counts.parked:,}"
-        here = "" if one.problem is None else f"[red]does not answer[/]: {cell(one.problem)}"
+        here = "" if one.problem is None else "[red]does not answer[/]"
         if not here and health is not None and health.paused is not None:
             here = "[red]paused[/]"
         for number, behind in sorted(one.partitions.items()):
@@ -76,6 +76,8 @@ def status(settings: Settings, namespaces: Sequence[str], as_json: bool) -> None
         ("namespace", "region", "partition#", "records#", "behind#", "retrying#", "workers#", ""),
         [(*row, *("",) * (8 - len(row))) for row in rows],
     )
+    for region, problem in {one.region: one.problem for one in found if one.problem is not None}.items():
+        say(f"{region} does not answer from here: {problem}")
 
 
 def _seconds(seconds: float) -> str:
