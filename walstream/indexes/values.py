@@ -66,7 +66,7 @@ def _checked(decode: Decode, name: str) -> Decode:
         except (ValueError, struct.error, OverflowError) as error:
             raise NoForm(f"{len(value)} bytes are no {name} that a mutation can have: {error}") from None
 
-    return decode if name in ("text", "varchar", "ascii", "blob") and decode is not _ascii else checked
+    return checked
 
 
 def _unsupported(name: str) -> Decode:
