@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from rich.console import Group
+from rich.padding import Padding
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -85,7 +86,8 @@ class RegionsScreen(Board):
         ):
             table.add_row(words, *(f"{number:,}" for number in numbers))
         way = Text("the way between them is cut", style="bold red") if view.is_cut else Text("they are connected")
-        bar = ProgressBar(total=max(1, 2 * view.total), completed=sum(r.written for r in regions), width=60)
+        done = sum(region.written for region in regions)
+        bar = Padding(ProgressBar(total=max(1, 2 * view.total), completed=done, width=60), 0)  # a line of its own
         differ = Text(f"rows that differ now: {view.differing:,}", style="yellow" if view.differing else "green")
         return Group(self.heading(), bar, table, differ, way, *self.events)
 
