@@ -214,6 +214,8 @@ class RouterProcessor:
         """Read a record; refuse what cannot be understood, and what may not be written."""
         # The broker's append time; an adopted topic may have the producers' times instead, which can be anything.
         appended = raw.timestamp if raw.timestamp_type == 1 else min(raw.timestamp, now)
+        # What was sent when it was due may have a time long after the timestamp with which it was written.
+        came = appended if raw.timestamp_type == 1 else now
         event = plain_event(raw) if raw.size <= self._limit else None
         record = terms = replica = None
         if event is not None:
@@ -221,12 +223,12 @@ class RouterProcessor:
         elif self._region is not None and raw.size <= self._limit and (found := plain_replica(raw)) is not None:
             name, time_us, timestamp, path = found
             replica = Replica(time_us, timestamp, path)
-            self._look_at(replica, appended)
+            self._look_at(replica, came)
             return raw, name, appended, time_us, None, None, replica
         else:
             replica = None if self._region is None else read_replica(raw.headers)
             if replica is not None:
-                self._look_at(replica, appended)
+                self._look_at(replica, came)
             record = self._parse(raw, replica)
             name, written, kind = identity(record.key, record.source, record.id), record.time, record.type.encode()
             asked = record.delay, record.deliver_at, record.jitter, record.expiry
@@ -249,8 +251,8 @@ class RouterProcessor:
                 raise RecordRefused("key-mismatch", mismatch)
         return raw, name, appended, written, terms, record, None
 
-    def _look_at(self, replica: Replica, appended: int) -> None:
-        """Let nothing in that was here before, or whose time is from the future.
+    def _look_at(self, replica: Replica, came: int) -> None:
+        """Let nothing in that was here before, or whose time is from the future of when it came (ms).
 
         Raises
         ------
@@ -260,7 +262,7 @@ class RouterProcessor:
         regions = regions_of(replica.path)
         if self._region in regions:
             raise Circled
-        check_ahead(replica.time, appended)
+        check_ahead(replica.time, came)
         if replica.time % 10 == self._rank and replica.path not in self._warned and len(self._warned) < 100:
             self._warned.add(replica.path)
             log.error(

@@ -243,6 +243,14 @@ async def test_a_delayed_record_comes_when_it_is_due_and_does_not_wait_again(tmp
     assert router.waiting == 0
 
 
+async def test_on_an_adopted_topic_it_may_be_much_younger_than_its_timestamp(tmp_path: Path) -> None:
+    router = await west(tmp_path)
+    record = sent(0, "a", time=US - 59_999_993, timestamp=NOW - 3_600_000)
+    record.timestamp, record.timestamp_type = NOW - 3_600_000, 0
+    await router.route([record])
+    assert [shown(entry) for entry in router.log] == [("a", US - 59_999_993, b"east", b"")]
+
+
 async def test_an_action_stands_on_the_log_for_other_regions(tmp_path: Path) -> None:
     router = await west(tmp_path)
     await router.route([
