@@ -119,9 +119,13 @@ class Failing(Sink):
     async def write(self, batch: Sequence[Entry]) -> Sequence[Outcome]:
         seen = self._seen
         seen.calls += 1
-        if self._is_down:
-            raise ConnectionError("down on purpose")
+        self._fail_if_down(batch)
         return self._take(batch)
+
+    def _fail_if_down(self, batch: Sequence[Entry]) -> None:
+        if self._is_down:
+            self._seen.refused += len(batch)
+            raise ConnectionError("down on purpose")
 
     def _take(self, batch: Sequence[Entry]) -> list[Outcome]:
         seen, failing = self._seen, self._failing
@@ -185,8 +189,7 @@ class Slow(Failing):
             await future
         finally:
             working.discard(which)
-        if self._is_down:
-            raise ConnectionError("down on purpose")
+        self._fail_if_down(batch)
         return self._take(batch)
 
     def _answer(self) -> None:
