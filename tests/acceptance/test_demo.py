@@ -48,8 +48,8 @@ def test_the_demo_finds_all_equal_and_leaves_nothing_running(tmp_path: Path) -> 
     assert result["dropped"] >= result["written_again"] > 1_000
     assert result["killed"] == ["router", "flights.base", "flights.by-tail"]
     for found, total in ((result["indexes"]["by-tail"], 24_951 - 446), (result["indexes"]["by-day"], 24_951)):
-        assert found["live"]["right"] == total
-        assert found["left"]["right"] == found["verified"]["entries"] < total
+        assert found["rows"]["right"] == total
+        assert found["left"] == found["verified"]["entries"] < total
         assert not any(found["verified"][kind] for kind in ("missing", "stale", "wrong"))
     assert len(result["query"]["found"]) == 7  # of N14228
     purge = result["purge"]

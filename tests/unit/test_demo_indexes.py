@@ -64,7 +64,7 @@ def test_a_stale_entry_is_seen_beside_the_right_one() -> None:
 
 def good() -> Index:
     index = both()[0]
-    index.live, index.left, index.entries = Findings(right=2), Findings(right=1), 1
+    index.rows, index.left, index.entries = Findings(right=2), 1, 1
     index.verified = {"missing": 0, "stale": 0}
     return index
 
@@ -76,12 +76,12 @@ def test_an_index_is_right() -> None:
 @pytest.mark.parametrize(
     ("wrong", "problem"),
     [
-        ({"live": Findings(1, 1, ["c is not in the table"])}, "by-tail: c is not in the table"),
-        ({"left": Findings(1, 1, ["c is x"])}, "by-tail, after the deletes: c is x"),
+        ({"rows": Findings(1, 1, ["c is not in the table"])}, "by-tail: c is not in the table"),
+        ({"left": 0, "entries": 0}, "by-tail: 0 entries were compared, and there must be 0"),
         ({"verified": {"missing": 0, "stale": 3}}, "walstream index verify by-tail: 3 stale"),
-        ({"verified": {}}, "by-tail: 1 entries were compared, and there are 1"),
-        ({"entries": 0}, "by-tail: 0 entries were compared, and there are 1"),
-        ({"live": Findings()}, "by-tail: 1 entries were compared, and there are 1"),
+        ({"verified": {}}, "by-tail: 1 entries were compared, and there must be 1"),
+        ({"entries": 0}, "by-tail: 0 entries were compared, and there must be 1"),
+        ({"rows": Findings()}, "by-tail: 1 entries were compared, and there must be 1"),
     ],
 )
 def test_an_index_is_wrong(wrong: dict[str, Any], problem: str) -> None:

@@ -75,7 +75,7 @@ def purged() -> Purge:
 def indexed() -> list[Index]:
     indexes = both()
     for index in indexes:
-        index.live, index.left, index.entries = Findings(right=2), Findings(right=1), 1
+        index.rows, index.left, index.entries = Findings(right=2), 1, 1
         index.verified = {"missing": 0}
     return indexes
 

@@ -306,7 +306,7 @@ class Demo:
         rows = flights.rows()
         result.rows = compare_rows(rows, read_rows(cassandra, flights), "flight")
         for index in result.indexes:
-            index.live = index.compare(cassandra, rows)
+            index.rows = index.compare(cassandra, rows)
         result.query = Query.of(rows)
         result.query.found = result.query.ask(reader(cassandra, namespace), rows)
 
@@ -333,12 +333,12 @@ class Demo:
     def _check_indexes(
         self, cassandra: Any, kafka: KafkaConnection, namespace: Namespace, left: Mapping[str, dict[str, Any]]
     ) -> None:
-        """Compare the indexes with the data, with the base table, and with what a reader finds."""
+        """Compare the indexes with the base table, which was compared with the data, and see what a reader finds."""
         assert self.result.query is not None
         caught_up(kafka, namespace)
-        verify(self.folder / "config", kafka, self.result.indexes)
         for index in self.result.indexes:
-            index.left = index.compare(cassandra, left)
+            index.left = len(index.expected(left))
+        verify(self.folder / "config", kafka, self.result.indexes)
         self.result.query.left = self.result.query.ask(reader(cassandra, namespace), left)
 
     def _think_better(self, client: Client, purge: Purge) -> None:

@@ -126,13 +126,15 @@ def _say_purge(out: Console, purge: Purge) -> None:
 
 
 def _say_index(out: Console, index: Index) -> None:
-    """Both comparisons with the data, and the one with the base table."""
-    total = index.live.right + index.live.wrong
-    words = f"entries of {index.target} ({index.table}) are what the data says"
-    out.print(Text(f"{index.live.right:,} of {total:,} {words}", style="green" if index.live.ok else "bold red"))
-    different = sum(index.verified.values())
-    words = f"{index.entries:,} entries are left after the deletes, {different:,} of them not as the base table has it"
-    out.print(Text(f"  {words}", style="bold red" if index.problems else "green"))
+    """The comparison with the data, and that with the base table."""
+    right, different = index.rows.right, sum(index.verified.values())
+    out.print(
+        Text(
+            f"{right:,} of {right + index.rows.wrong:,} entries of {index.target} are what the data says; "
+            f"{index.entries:,} after the deletes, {different:,} of them not as the base table has it",
+            style="bold red" if index.problems else "green",
+        )
+    )
 
 
 def _say_query(out: Console, query: Query) -> None:

@@ -9,7 +9,6 @@ import bisect
 import threading
 import time
 from array import array
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -26,10 +25,9 @@ from walstream.headers import POSITION_HEADER, TIMESTAMP_HEADER
 from walstream.kafka import KafkaConnection
 from walstream.namespace import Namespace
 
-_LAG_EVERY = 0.25  # seconds between two looks at the committed offsets
-_PROBE_EVERY = 0.025  # seconds between two looks at rows that are followed into the table
-_PROBES = 2  # rows in one look, of each table
-_FOLLOWED = 40  # rows that are followed at a time, into each table
+_LAG_EVERY = 0.5  # seconds between two looks at the committed offsets
+_PROBE_EVERY = 0.05  # seconds between two looks at rows that are followed into the tables
+_FOLLOWED = 2  # rows that are followed at a time, into each table: more would be too much to look at so often
 _RECENT = 500  # latencies from which the live percentiles are taken
 
 Probe = Callable[[Step], bool | None]
@@ -233,7 +231,7 @@ class Watch:
                     )
 
     def _probe_rows(self) -> None:
-        followed: dict[str, deque[tuple[Step, float]]] = {name: deque() for name in self._probes}
+        followed: dict[str, list[tuple[Step, float]]] = {name: [] for name in self._probes}
         newest = None
         while not self._closing.wait(_PROBE_EVERY):
             latest = self.latest
@@ -241,13 +239,12 @@ class Watch:
                 waiting = followed[name]
                 if latest is not None and latest is not newest and len(waiting) < _FOLLOWED:
                     waiting.append(latest)
-                for _ in range(min(_PROBES, len(waiting))):
-                    step, written = waiting.popleft()
+                for step, written in list(waiting):
                     seen = probe(step)
                     if seen:
                         self.stages[name].latencies.add((time.monotonic() - written) * 1000)
-                    elif seen is not None:
-                        waiting.append((step, written))
+                    if seen is not False:
+                        waiting.remove((step, written))
             newest = latest
 
 
