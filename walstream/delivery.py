@@ -41,7 +41,19 @@ from walstream.namespace import Namespace
 from walstream.parking import Parking, Scheduled
 from walstream.preflight import preflight
 from walstream.settings import Settings
-from walstream.sinks.base import APPLIED, SKIPPED, Applied, Dead, Outcome, Retry, Sink, SinkContext, Skipped
+from walstream.sinks.base import (
+    APPLIED,
+    SKIPPED,
+    UNTRIED,
+    Applied,
+    Dead,
+    Outcome,
+    Retry,
+    Sink,
+    SinkContext,
+    Skipped,
+    Untried,
+)
 from walstream.sinks.registry import sink_class
 from walstream.standing import Standing
 from walstream.wire import Record as KafkaRecord
@@ -93,6 +105,7 @@ class DeliveryProcessor:
         options = namespace.targets[target]
         self._ordered, self._hold = options.ordering == "key", options.on_dead == "hold"
         self._retry = options.retry
+        self._once = next_due(options.retry, 1, 0, None, 0, 0.0) is None  # whether the first attempt is the last
         partitions = namespace.topics.partitions
         self._most = max(options.limits.parked // partitions, 1)
         self._rate = None if options.limits.rate is None else options.limits.rate / partitions
@@ -217,7 +230,8 @@ class DeliveryProcessor:
             except RecordRefused as refusal:
                 refused.append((record, refusal))
                 continue
-            row = self._blocked_by(entry) if keys else None
+            # Most have a key of their own, and are looked up in place.
+            row = (keys.get(entry.key) if entry.key is not None else self._blocked_by(entry)) if keys else None
             if row is None:
                 items.append(_Item(entry))
             else:
@@ -364,17 +378,43 @@ class DeliveryProcessor:
             self._patience = Backoff(self._retry)
             if None in answers.outcomes:
                 self._free_at = max(self._free_at, self._monotonic() + random.uniform(0, AGAIN))
-        if self._ordered and self._retry.attempts == 1:
-            _doubt(entries, answers.outcomes)
-        for kind, number in Counter(map(type, answers.outcomes)).items():
+        kinds = Counter(map(type, answers.outcomes))
+        for kind, number in kinds.items():
             if kind is not type(None):
                 self._metrics.count(self._namespace.name, self._target, kind.__name__.lower(), number)
-        if not known:
-            return answers.outcomes
-        if expired := list(known.values()).count(SKIPPED):
-            self._metrics.count(self._namespace.name, self._target, "expired", expired)
-        found = iter(answers.outcomes)
-        return [known[place] if place in known else next(found) for place in range(len(items))]
+        outcomes = answers.outcomes
+        if known:
+            if expired := list(known.values()).count(SKIPPED):
+                self._metrics.count(self._namespace.name, self._target, "expired", expired)
+            found = iter(outcomes)
+            outcomes = [known[place] if place in known else next(found) for place in range(len(items))]
+        if Untried in kinds or (Retry in kinds and self._once):
+            self._untangle(items, outcomes)
+        return outcomes
+
+    def _untangle(self, items: Sequence[_Item], outcomes: list[Outcome | None]) -> None:
+        """Say which entries that were not tried are unfinished; in the log, those behind one that waits are parked.
+
+        Where a record has but one attempt, nothing waits for another: what a sink then wants to have tried again behind
+        such a one may be what it left out, and is not to die with it.
+        """
+        once = self._once
+        waiting: set[bytes] = set()
+        dying: set[bytes] = set()
+        for place, (item, found) in enumerate(zip(items, outcomes, strict=True)):
+            key = order_key(item.entry) if self._ordered else None
+            if found is UNTRIED:
+                is_new = item.attempt is None and item.row is None
+                if not is_new or key not in waiting:
+                    outcomes[place] = None
+            elif key is None:
+                continue
+            elif isinstance(found, Retry) and once:
+                if key in dying:
+                    outcomes[place] = None
+                dying.add(key)
+            elif isinstance(found, Retry) or (self._hold and isinstance(found, Dead)):
+                waiting.add(key)
 
     def _has_expired(self, entry: Entry) -> bool:
         assert entry.raw is not None
@@ -446,6 +486,8 @@ class DeliveryProcessor:
                     self._state_rows.update(rows)
             case Skipped():
                 pass
+            case Untried():
+                raise AssertionError("what was not tried has no end")
             case Retry(reason, after):
                 count, first = before.count + 1, before.first
                 again = next_due(self._retry, count, before.age, after, self._clock.now(), random.random())
@@ -507,19 +549,6 @@ def _with_head(position: int, rows: Iterable[Blocked]) -> Blocked | None:
     return next((row for row in rows if row.head == position), None)
 
 
-def _doubt(entries: Sequence[Entry], outcomes: list[Outcome | None]) -> None:
-    """Take what follows one of its key that is to be tried again for not tried: a sink may have left it out.
-
-    Else, where there is but one attempt, it would die with the other.
-    """
-    before: set[bytes] = set()
-    for place, (entry, found) in enumerate(zip(entries, outcomes, strict=True)):
-        if isinstance(found, Retry) and (key := order_key(entry)) is not None:
-            if key in before:
-                outcomes[place] = None
-            before.add(key)
-
-
 def _now() -> int:
     return int(time.time() * 1000)
 
@@ -539,6 +568,7 @@ def sink_context(
         key_template=namespace.key,
         max_record=namespace.topics.max_record,
         remember=namespace.remember(target),
+        ordered=description.ordering == "key",
         hold=description.on_dead == "hold",
         extra={
             "kafka": KafkaConnection.from_settings(settings),

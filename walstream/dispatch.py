@@ -15,7 +15,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TypeVar, get_args
 
 from walstream.breaker import PROBE, Breaker
 from walstream.breaker import State as BreakerState
@@ -28,6 +28,7 @@ from walstream.marks import Counts
 from walstream.metrics import DeliveryMetrics
 from walstream.namespace import Target
 from walstream.sinks.base import (
+    UNTRIED,
     Applied,
     CheckpointSink,
     Dead,
@@ -51,8 +52,7 @@ STRETCH = 500  # entries that are worked on at once; a checkpoint may be between
 STRETCH_MOST = 2_000  # where a call has few of them, since a stretch ends when its last call is answered
 HEAD_OF_LINE = 10.0  # s in work, after which an entry is named
 
-KINDS = frozenset((Applied, Skipped, Retry, Dead))
-BEHIND = Retry("it follows one of its key that has to wait")
+KINDS = frozenset(get_args(Outcome))
 
 
 @dataclass(slots=True)
@@ -233,7 +233,7 @@ class Dispatcher:
     def _judge(self, who: int, stretch: _Stretch) -> None:
         """See whether the target is up; or what is wrong with entries that fail as if it were not."""
         outcomes, down = stretch.answers.outcomes, stretch.down
-        answered = any(found is not None for found in outcomes)
+        answered = any(found is not None and found is not UNTRIED for found in outcomes)
         if answered:
             self._took(outcomes, stretch.epoch)
         if down is not None and stretch.answers.held is None:
@@ -316,7 +316,7 @@ class Dispatcher:
                 return
             if self._ordered and any(isinstance(x, Retry) or (self._hold and isinstance(x, Dead)) for x in found):
                 for place in (place for later in lane[number + 1 :] for place in later):
-                    outcomes[place] = BEHIND
+                    outcomes[place] = UNTRIED
                 return
 
     async def _call(self, stretch: _Stretch, batch: Sequence[Entry]) -> Sequence[Outcome | None]:
@@ -381,7 +381,7 @@ class Dispatcher:
             if stretch.stopped:
                 found.append(None)
             elif key is not None and key in waiting:
-                found.append(BEHIND)
+                found.append(UNTRIED)
             else:
                 (outcome,) = await self._write(stretch, [entry], self.monotonic())
                 found.append(outcome)

@@ -21,7 +21,19 @@ from aiohttp.test_utils import TestServer
 from walstream.connections import HttpConnection
 from walstream.entry import Entry
 from walstream.local.certificates import make_certificates
-from walstream.sinks.base import APPLIED, SKIPPED, TARGET_DOWN, Applied, Dead, Retry, Sink, SinkContext, TargetDown
+from walstream.sinks.base import (
+    APPLIED,
+    SKIPPED,
+    TARGET_DOWN,
+    UNTRIED,
+    Applied,
+    Dead,
+    Retry,
+    Sink,
+    SinkContext,
+    TargetDown,
+    Untried,
+)
 from walstream.sinks.http import HttpOptions, HttpSink, sink
 from walstream.testing.conformance import SinkConformance, entry
 from walstream.testing.proxy import Direction, Proxy
@@ -234,8 +246,8 @@ async def test_what_follows_a_retry_is_not_sent_and_other_keys_are(
     batch = [put(i, key) for i, key in enumerate("aabbaac")]
     outcomes = await opened.write(batch)
     kinds = [type(outcome) for outcome in outcomes]
-    assert kinds == [Applied, Retry, Dead, Applied, Retry, Retry, Applied]
-    assert [outcome.after for outcome in outcomes if isinstance(outcome, Retry)] == [3.0] * 3
+    assert kinds == [Applied, Retry, Dead, Applied, Untried, Untried, Applied]
+    assert [outcome.after for outcome in outcomes if isinstance(outcome, Retry)] == [3.0]
     assert Counter(application.keys) == {"a": 2, "b": 2, "c": 1}
 
 
@@ -247,7 +259,7 @@ async def test_what_follows_a_dead_one_is_not_sent_where_it_holds_its_key(
     opened.context = replace(opened.context, hold=hold)
     application.answers = {"a": [web.Response(), web.Response(status=400)]}
     outcomes = await opened.write([put(i, key) for i, key in enumerate("aaab")])
-    third = Retry if hold else Applied
+    third = Untried if hold else Applied
     assert [type(outcome) for outcome in outcomes] == [Applied, Dead, third, Applied]
     assert Counter(application.keys) == {"a": 2 if hold else 3, "b": 1}
 
@@ -353,7 +365,7 @@ async def test_one_slow_request_is_tried_again_and_the_target_is_up(make: MakeSi
         never.set()
     assert other == APPLIED
     assert slow == Retry("TimeoutError: no answer within 0.3 s")
-    assert isinstance(behind, Retry)
+    assert behind is UNTRIED
 
 
 async def test_a_target_that_answers_nothing_is_down(
@@ -378,7 +390,7 @@ async def test_a_call_ends_in_time(
     writing = asyncio.create_task(opened.write([put(i, "a") for i in range(5)]))
     await until(lambda: bool(application.requests) and now() > end)
     application.hold.set()
-    assert await writing == [APPLIED] + [Retry("there was no time to send it")] * 4
+    assert await writing == [APPLIED] + [UNTRIED] * 4
 
 
 async def test_a_call_that_is_cancelled_leaves_the_sink_as_it_was(

@@ -14,7 +14,8 @@ def test_everything_named_is_there() -> None:
 
 def test_nothing_public_is_missing() -> None:
     assert set(walstream.__all__) == {
-        *("APPLIED", "DEAD", "RETRY", "SKIPPED", "TARGET_DOWN", "Answer", "Applied", "AsyncClient", "Client"),
+        *("APPLIED", "DEAD", "RETRY", "SKIPPED", "TARGET_DOWN", "UNTRIED", "Answer", "Applied"),
+        *("AsyncClient", "Client"),
         *("ConfigurationError", "Dead", "Durable", "Entry", "KafkaConnection", "Mutation", "NotDurable", "Receipt"),
         *(
             "RecordRefused",

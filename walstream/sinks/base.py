@@ -1,8 +1,8 @@
 """What a sink is: an adaptor that writes batches of log entries to one kind of destination.
 
-A sink answers for every entry: `APPLIED`, `SKIPPED` (already there), `Retry`, or `Dead`. An exception is looked up in
-the sink's table of errors; one that is not in the table holds the partition and is reported, and never counts as
-applied. An exception that has an attribute `after` says for how many seconds the target wants to be left alone.
+A sink answers for every entry: `APPLIED`, `SKIPPED` (already there), `Retry`, `Dead`, or `UNTRIED`. An exception is
+looked up in the sink's table of errors; one that is not in the table holds the partition and is reported, and never
+counts as applied. An exception that has an attribute `after` says for how many seconds the target wants to be left alone.
 """
 
 from __future__ import annotations
@@ -81,8 +81,16 @@ class Dead:
     reason: str
 
 
-Outcome = Applied | Skipped | Retry | Dead
-APPLIED, SKIPPED = Applied(), Skipped()
+@dataclass(frozen=True, slots=True)
+class Untried:
+    """The entry was left alone: it follows one of its key that has to wait, or there was no time for it.
+
+    It comes again, in its order, and no attempt is counted.
+    """
+
+
+Outcome = Applied | Skipped | Retry | Dead | Untried
+APPLIED, SKIPPED, UNTRIED = Applied(), Skipped(), Untried()
 
 
 class TargetDown(SinkError):
@@ -155,6 +163,8 @@ class SinkContext:
         Bytes of key, value and headers that a record may have.
     remember
         How long (ms) a sink that refuses what is older than a delete must know of the delete (`Namespace.remember`).
+    ordered
+        Whether the entries of a key are to take effect in their order (``ordering: key``).
     hold
         Whether a key waits behind its dead entry (``on_dead: hold``). A sink that works on a key's entries one after
         the other then stops behind a dead one, as it does behind one that is to be tried again.
@@ -171,6 +181,7 @@ class SinkContext:
     key_template: str | None = None
     max_record: int = 1024 * 1024
     remember: int = 7 * DAY + HOUR
+    ordered: bool = True
     hold: bool = False
     extra: Mapping[str, Any] = field(default_factory=dict)
 

@@ -45,6 +45,7 @@ from walstream.sinks.base import (
     SinkContext,
     Skipped,
     StatefulSink,
+    Untried,
     Verdict,
 )
 from walstream.wire import Record, RecordReader, RecordWriter
@@ -299,7 +300,7 @@ class SinkConformance:
             assert isinstance(dead, Dead)
             assert isinstance(other, Applied)
             # With hold it may wait; what says that it was applied must be so.
-            assert isinstance(behind, Applied) or (hold and isinstance(behind, Retry))
+            assert isinstance(behind, Applied) or (hold and isinstance(behind, Retry | Untried))
             assert await self.state(sink) == {"a": 2 if isinstance(behind, Applied) else 1, "b": 3}
             await self.deliver(sink, [self.entry("a", 2, 2)])
             assert await self.state(sink) == {"a": 2, "b": 3}

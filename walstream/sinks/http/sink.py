@@ -32,7 +32,7 @@ from yarl import URL
 from walstream.entry import Entry
 from walstream.errors import RecordRefused
 from walstream.namespace import Words
-from walstream.sinks.base import TARGET_DOWN, Dead, Outcome, Retry, Sink, SinkContext, TargetDown, Verdict
+from walstream.sinks.base import TARGET_DOWN, UNTRIED, Dead, Outcome, Retry, Sink, SinkContext, TargetDown, Verdict
 from walstream.sinks.http.answer import Answer, Unreached, outcome
 from walstream.sinks.http.message import Message, message
 from walstream.units import SECOND, Duration
@@ -152,8 +152,7 @@ class HttpSink(Sink):
                 group.create_task(self._work(call))
         down = call.down
         if down is None:
-            late = Retry("there was no time to send it")
-            return [call.outcomes.get(i, late) for i in range(len(batch))]
+            return [call.outcomes.get(i, UNTRIED) for i in range(len(batch))]
         if self.verdict(down) is not Verdict.TARGET_DOWN or not call.answered:
             raise down
         known = [call.outcomes.get(i) for i in range(len(batch))]
@@ -168,7 +167,7 @@ class HttpSink(Sink):
             except RecordRefused as refused:
                 call.outcomes[i] = Dead(str(refused))
             else:
-                key = entry.record.key
+                key = entry.record.key if self.context.ordered else None
                 runs.setdefault(i if key is None else key, []).append(i)
         call.runs.extend(runs.values())
         return call
@@ -190,9 +189,7 @@ class HttpSink(Sink):
                 call.outcomes[i] = found
                 call.answered = True
                 if isinstance(found, Retry) or (self.context.hold and isinstance(found, Dead)):
-                    after = found.after if isinstance(found, Retry) else None
-                    behind = Retry(f"it follows one of its key that has to wait: {found.reason}", after)
-                    call.outcomes.update(dict.fromkeys(run[n + 1 :], behind))
+                    call.outcomes.update(dict.fromkeys(run[n + 1 :], UNTRIED))
                     break
 
     async def _send(self, sent: Message) -> Outcome:
