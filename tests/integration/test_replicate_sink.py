@@ -213,8 +213,8 @@ async def test_a_region_that_goes_away_says_what_it_took(opened: Any, monkeypatc
     sink = await opened()
     send, away = sink._writer._send, partition_for(b"k", PARTITIONS)
 
-    async def failing(builder: Any, lane: int) -> None:
-        if lane % PARTITIONS == away:
+    async def failing(builder: Any, lane: tuple[int, int]) -> None:
+        if lane[1] % PARTITIONS == away:
             raise kafka_errors.KafkaConnectionError("away")
         await send(builder, lane)
 

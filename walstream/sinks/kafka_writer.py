@@ -93,10 +93,10 @@ class KafkaWriter:
     ) -> None:
         self._kafka, self._topic, self._batch_bytes, self._verdict = kafka, topic, batch_bytes, verdict
         self._partitions = partitions
-        self._locks = [asyncio.Lock() for _ in range(partitions * lanes)]
+        self._locks: dict[tuple[int, int], asyncio.Lock] = {}
         # What was sent and not answered in time. Only once it is, the next batch of that lane may follow: so
         # order holds, and an unreachable cluster does not make batches pile up.
-        self._unanswered: dict[int, asyncio.Future[Any]] = {}
+        self._unanswered: dict[tuple[int, int], asyncio.Future[Any]] = {}
         self._replacing = asyncio.Lock()
         self._stopping: set[asyncio.Task[None]] = set()
         self._wanted = min(producers, partitions * lanes)
@@ -145,11 +145,13 @@ class KafkaWriter:
         self._stopping.add(task)
         task.add_done_callback(self._stopping.discard)
 
-    async def write(self, lanes: Mapping[int, Sequence[int]], append: Append) -> dict[int, Exception]:
+    async def write(self, lanes: Mapping[int, Sequence[int]], append: Append, source: int = 0) -> dict[int, Exception]:
         """Send records in some lanes at the same time.
 
         Parameters
         ----------
+        source
+            What the records come from has lanes of its own: nothing is in two sources that needs an order.
         lanes
             The places of each lane's records in the caller's batch, in order.
         append
@@ -162,11 +164,15 @@ class KafkaWriter:
         """
         if len(lanes) == 1:
             ((lane, places),) = lanes.items()
-            return await self._follow(lane, places, append)
-        failures = await asyncio.gather(*(self._follow(lane, places, append) for lane, places in lanes.items()))
+            return await self._follow((source, lane), places, append)
+        failures = await asyncio.gather(
+            *(self._follow((source, lane), places, append) for lane, places in lanes.items())
+        )
         return {place: error for failure in failures for place, error in failure.items()}
 
-    async def _follow(self, lane: int, places: Sequence[int], append: Append) -> dict[int, Exception]:
+    async def _follow(
+        self, lane: tuple[int, int], places: Sequence[int], append: Append
+    ) -> dict[int, Exception]:  # fmt: skip
         """Send records, in order, and answer with those that failed.
 
         One batch after the other: of two on their way, the second could arrive where the first fails, and its records
@@ -175,7 +181,7 @@ class KafkaWriter:
         failed: dict[int, Exception] = {}
         todo = places
         alone = False
-        async with self._locks[lane]:
+        async with self._locks.setdefault(lane, asyncio.Lock()):
             while todo:
                 builder, taken = BatchBuilder(self._batch_bytes, "lz4", transactional=False), 0
                 writer = builder.writer
@@ -195,12 +201,13 @@ class KafkaWriter:
                 todo = todo[taken:]
         return failed
 
-    async def _send(self, builder: BatchBuilder, lane: int) -> None:
+    async def _send(self, builder: BatchBuilder, lane: tuple[int, int]) -> None:
         unanswered = self._unanswered.get(lane)
         if unanswered is not None:
             await _answer(unanswered)  # whether it failed or not: its records come again
-        producer = self.producers[lane % len(self.producers)]
-        future = await producer.send_batch(builder, self._topic, partition=lane % self._partitions)
+        source, number = lane
+        producer = self.producers[(source + number) % len(self.producers)]
+        future = await producer.send_batch(builder, self._topic, partition=number % self._partitions)
         self._unanswered[lane] = future
         await _answer(future)
         try:

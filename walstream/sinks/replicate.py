@@ -198,7 +198,7 @@ class ReplicateSink(Sink):
             )
             return writer.append(entry.timestamp, entry.key, value, headers)
 
-        failed = await self._writer.write(lanes, append) if lanes else {}
+        failed = await self._writer.write(lanes, append, batch[0].partition) if lanes else {}
         return self._judge(outcomes, failed)
 
     def _judge(self, outcomes: list[Outcome | None], failed: Mapping[int, Exception]) -> Sequence[Outcome]:
