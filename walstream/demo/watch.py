@@ -9,15 +9,15 @@ import bisect
 import threading
 import time
 from array import array
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 
 from walstream import topics
-from walstream.admin import Admin
+from walstream.admin import Admin, Partition
 from walstream.demo.check import Record
 from walstream.demo.flights import Step
 from walstream.errors import Unreachable
@@ -26,6 +26,7 @@ from walstream.kafka import KafkaConnection
 from walstream.namespace import Namespace
 
 _LAG_EVERY = 0.5  # seconds between two looks at the committed offsets
+_UNCLEAR = 1.0  # seconds for which a group's offsets are waited for
 _PROBE_EVERY = 0.05  # seconds between two looks at rows that are followed into the tables
 _FOLLOWED = 2  # rows that are followed at a time, into each table: more would be too much to look at so often
 _RECENT = 500  # latencies from which the live percentiles are taken
@@ -74,6 +75,42 @@ class Stage:
     done: int = 0
     lag: int = 0
     latencies: Latencies = field(default_factory=Latencies)
+
+
+class Offsets:
+    """How far groups are: each in one topic.
+
+    Parameters
+    ----------
+    groups
+        Each group with its topic.
+    partitions
+        Of every topic.
+
+    Attributes
+    ----------
+    committed
+        The committed offsets of each group, as they were last seen.
+    lags
+        How many positions it has still before it.
+    """
+
+    def __init__(self, kafka: KafkaConnection, groups: Iterable[tuple[str, str]], partitions: Iterable[int]) -> None:
+        # What a worker that was killed was about to commit is unclear until it is settled. The others do not wait.
+        self._admin = Admin(kafka, _UNCLEAR)
+        self._groups = {group: [(topic, number) for number in partitions] for group, topic in groups}
+        self.committed: dict[str, dict[Partition, int]] = {group: {} for group in self._groups}
+        self.lags = dict.fromkeys(self._groups, 0)
+
+    def look(self) -> None:
+        """Look anew."""
+        for group, places in self._groups.items():
+            with suppress(Unreachable):
+                self.committed[group] = self._admin.committed(group, places)
+        with suppress(Unreachable):  # later, so that nobody is ahead of them
+            ends = self._admin.offsets({place for places in self._groups.values() for place in places}, "latest")
+            for group, places in self._groups.items():
+                self.lags[group] = sum(ends[place] - self.committed[group].get(place, 0) for place in places)
 
 
 class Watch:
@@ -212,18 +249,12 @@ class Watch:
         return {number: end for (_, number), end in ends.items()}
 
     def _read_lags(self) -> None:
+        offsets = Offsets(self._kafka, self._groups.values(), self._partitions)
         while not self._closing.wait(_LAG_EVERY):
-            try:
-                committed = {
-                    name: self._admin.committed(group, [(topic, number) for number in self._partitions])
-                    for name, (group, topic) in self._groups.items()
-                }
-                ends = {topic: self._ends(topic) for topic in {topic for _, topic in self._groups.values()}}
-            except Unreachable:
-                continue
+            offsets.look()
             for name, stage in self.stages.items():
-                topic, place = self._groups[name][1], committed[name]
-                stage.lag = sum(end - place.get((topic, number), 0) for number, end in ends[topic].items())
+                group = self._groups[name][0]
+                place, stage.lag = offsets.committed[group], offsets.lags[group]
                 if name in self._probes:
                     # Offsets have gaps, where transactions end; so records are counted below the committed one.
                     stage.done = sum(

@@ -22,7 +22,7 @@ from walstream.sinks.base import Sink
 from walstream.sinks.rocksdb import Reader
 
 NAMESPACE, STORE = "flights", "store"
-RATE = 1_200  # writes a second; two cores have time left then
+RATE = 800  # writes a second; two cores have time left then, so that latencies say something
 CHUNK = 0.05  # seconds of writes that go out together
 
 

@@ -28,7 +28,7 @@ from walstream.replication import Replication
 from walstream.sinks.base import Readable
 
 PARTITIONS = {EAST: 4, WEST: 3}
-DAYS = 10  # of the month
+DAYS = 7  # of the month
 CUT, ASKED, HEALED = 0.3, 0.35, 0.7  # how much is written when it happens
 KILLS = ((0.5, EAST, "router"), (0.8, WEST, "flights.to-east"))
 LOOK_EVERY = 2.0  # seconds between two comparisons of the stores on the way
@@ -351,12 +351,16 @@ class RegionsDemo:
     def _drain(self, records: int) -> None:
         traffics = [region.traffic for region in self._regions.values()]
         last: tuple[int, ...] = ()
+        enough: list[int] = []  # looks, of which the last began when all was in the logs
         changed = time.monotonic()
         while True:
             self._look()
             lags = [lag for traffic in traffics for lag in traffic.lags.values()]
             place = (*(traffic.in_log for traffic in traffics), *lags)
-            if all(traffic.in_log >= records for traffic in traffics) and not any(lags):
+            if not enough and all(traffic.in_log >= records for traffic in traffics):
+                enough = [traffic.looks + 2 for traffic in traffics]
+            looked = enough and all(traffic.looks >= least for traffic, least in zip(traffics, enough, strict=True))
+            if looked and not any(lags):
                 return
             if place != last:
                 last, changed = place, time.monotonic()

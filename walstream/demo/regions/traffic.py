@@ -6,7 +6,6 @@ It asks no worker. It reads ingress and log as they grow, and the groups' commit
 from __future__ import annotations
 
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,8 +15,7 @@ from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 
 from walstream import topics
 from walstream.admin import Admin
-from walstream.demo.watch import Latencies
-from walstream.errors import Unreachable
+from walstream.demo.watch import Latencies, Offsets
 from walstream.headers import PATH_HEADER, TIME_HEADER, TIMESTAMP_HEADER
 from walstream.kafka import KafkaConnection
 from walstream.namespace import Namespace
@@ -48,7 +46,9 @@ class Traffic:
     from_elsewhere
         Records in the log that were written in another region.
     lags
-        How many positions of the log each target still has before it.
+        How many positions of the log each target still has before it, as of the last of
+    looks
+        so many looks.
     latencies
         Of records from another region: how long they took from the ingress there into the log here. Both times are the
         brokers', which share a clock. Only of those that came before `until` (ms since the epoch).
@@ -65,6 +65,7 @@ class Traffic:
         self.counts: Counter[bytes] = Counter()
         self.written = self.sent = self.circled = self.from_elsewhere = 0
         self.lags = dict.fromkeys(namespace.targets, 0)
+        self.looks = 0
         self.latencies = Latencies()
         self.until = float("inf")
 
@@ -166,13 +167,9 @@ class Traffic:
         return self._admin.offsets([(topic, number) for number in self._partitions], "latest")
 
     def _read_lags(self) -> None:
+        groups = {target: topics.delivery_app_id(self._namespace, target) for target in self.lags}
+        offsets = Offsets(self._kafka, [(group, self._log) for group in groups.values()], self._partitions)
         while not self._closing.wait(_LAGS_EVERY):
-            try:
-                log = [(self._log, number) for number in self._partitions]
-                groups = {target: topics.delivery_app_id(self._namespace, target) for target in self.lags}
-                done = {target: self._admin.committed(group, log) for target, group in groups.items()}
-                ends = self._ends(self._log)  # later, so that nobody is ahead of them
-                for target, places in done.items():
-                    self.lags[target] = sum(end - places.get(place, 0) for place, end in ends.items())
-            except Unreachable:
-                time.sleep(_LAGS_EVERY)
+            offsets.look()
+            self.lags = {target: offsets.lags[group] for target, group in groups.items()}
+            self.looks += 1
