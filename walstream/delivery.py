@@ -120,6 +120,7 @@ class DeliveryProcessor:
         self._clock: Clock
         self._acquired = False
         self._free_at = float("-inf")  # monotonic seconds; nothing is attempted before
+        self._paced_until = float("-inf")  # the same, as far as only a rate says so: a moment, on which all may wait
         self._patience = Backoff(options.retry)  # with a sink that does what is in no table
         self._is_full = False
         self._dead = 0
@@ -154,7 +155,8 @@ class DeliveryProcessor:
 
     def wants(self, topic: str) -> bool:
         if topic == self._retries:
-            return True
+            # What is to be tried at once would else go through the schedule.
+            return self._standing.paused is not None or self._monotonic() >= self._paced_until
         if self._standing.paused is not None or self._monotonic() < self._free_at:
             return False
         if self._parking.waiting >= self._most:
@@ -183,7 +185,7 @@ class DeliveryProcessor:
             due = self._parking.next_due()
             if due is not None:
                 times.append(max(due, free))
-            elif free > now:
+            if free > now:
                 times.append(free)  # `wants` answers otherwise then
         return min(times, default=None)
 
@@ -288,7 +290,8 @@ class DeliveryProcessor:
         """Take what stands on the retry topic: do what it says, try it at once, or put it into the schedule."""
         at_once: list[tuple[KafkaRecord, Attempt]] = []
         now_us = self._clock.now()
-        for record in fetch.take(STRETCH):
+        rate = self._allowed()
+        for record in fetch.take(STRETCH if rate is None else max(1, min(STRETCH, int(rate * GRAIN)))):
             try:
                 said = read_control(record)
                 if said is not None and said.kind is not control.Kind.REDRIVE:
@@ -370,7 +373,7 @@ class DeliveryProcessor:
         began, rate = self._monotonic(), self._allowed()
         answers = await self._dispatcher.attempt(self._partition, entries, checkpoint, table)
         if rate is not None:
-            self._free_at = max(self._free_at, began) + len(entries) / rate
+            self._free_at = self._paced_until = max(self._free_at, began) + len(entries) / rate
         if answers.held is not None:
             self._patience.report(f"{self._name}-{self._partition} is held: {answers.held}")
             self._free_at = self._monotonic() + self._patience.next()
