@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import struct
+import marshal
 import zlib
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 BUCKETS = 1 << 20
-"""How many, in 24 MiB. Of a million rows few share one, so that for one that differs few others are looked at."""
+"""How many, in 60 MB at most. Of a million rows few share one, so that for one that differs few others are looked at."""
 
-_HALVES = struct.Struct("<QQ").unpack
-_SIZES = [struct.pack("<i", size) for size in range(-1, 256)]
-_MASK = (1 << 64) - 1
-
-Parts = Iterable[bytes | None]
+Parts = tuple[bytes | None, ...]
 
 
 def bucket_of(key: Sequence[bytes], count: int = BUCKETS) -> int:
@@ -31,35 +27,26 @@ class Buckets:
     """
 
     def __init__(self, count: int = BUCKETS) -> None:
-        self.count = count
-        self._low, self._high = array("Q", bytes(8 * count)), array("Q", bytes(8 * count))
-        self._size = array("Q", bytes(8 * count))
+        self._sums, self._sizes = [0] * count, array("Q", bytes(8 * count))
 
     def add(self, bucket: int, parts: Parts) -> None:
         """A thing of the first set."""
-        low, high = _HALVES(_digest(parts))
-        self._low[bucket] = (self._low[bucket] + low) & _MASK
-        self._high[bucket] = (self._high[bucket] + high) & _MASK
-        self._size[bucket] += 1
+        self._sums[bucket] += _digest(parts)
+        self._sizes[bucket] += 1
 
     def take(self, bucket: int, parts: Parts) -> None:
         """A thing of the second set."""
-        low, high = _HALVES(_digest(parts))
-        self._low[bucket] = (self._low[bucket] - low) & _MASK
-        self._high[bucket] = (self._high[bucket] - high) & _MASK
-        self._size[bucket] += 1
+        self._sums[bucket] -= _digest(parts)
+        self._sizes[bucket] += 1
 
     def differing(self, portion: int) -> Iterator[set[int]]:
         """The buckets in which the sets differ, in groups that have about so many things each."""
         group: set[int] = set()
         size = 0
-        nothing = bytes(8 * self.count)
-        if self._low.tobytes() == nothing and self._high.tobytes() == nothing:
-            return
-        for bucket, (low, high) in enumerate(zip(self._low, self._high, strict=True)):
-            if low or high:
+        for bucket, total in enumerate(self._sums):
+            if total:
                 group.add(bucket)
-                size += self._size[bucket]
+                size += self._sizes[bucket]
                 if size >= portion:
                     yield group
                     group, size = set(), 0
@@ -67,14 +54,6 @@ class Buckets:
             yield group
 
 
-def _digest(parts: Parts) -> bytes:
-    """Of parts, each with its size in front of it, so that no two lists have the same bytes."""
-    joined = []
-    for part in parts:
-        if part is None:
-            joined.append(_SIZES[0])
-        else:
-            size = len(part)
-            joined.append(_SIZES[size + 1] if size < 256 else struct.pack("<i", size))
-            joined.append(part)
-    return hashlib.blake2b(b"".join(joined), digest_size=16).digest()
+def _digest(parts: Parts) -> int:
+    # Version 2 of the format names each part's size, and knows no references, which would depend on identities.
+    return int.from_bytes(hashlib.blake2b(marshal.dumps(parts, 2), digest_size=16).digest(), "big")

@@ -119,18 +119,19 @@ class Verification:
                 entries = entries_of(key, values)
                 if entries:
                     bucket = bucket_of(key)
-                    copies = [values[place] for place in copies_at]
+                    rest = (*key, *[values[place] for place in copies_at])
                     result.wanted += len(entries)
                     for entry in entries:
-                        add(bucket, (*entry, *key, *copies))
+                        add(bucket, entry + rest)
             result.rows += len(rows)
-        table = self._entries
+        table, is_whole = self._entries, self._within == WHOLE
+        entry_of, base_key_of, copies_of = table.entry, table.key, table.copies
         for rows in self._read(self._table, WHOLE, "index", progress):
             for row in rows:
-                key = table.key(row)
-                if self._is_within(key):
+                key = base_key_of(row)
+                if is_whole or self._is_within(key):
                     result.found += 1
-                    take(bucket_of(key), (*table.entry(row), *key, *table.copies(row)))
+                    take(bucket_of(key), entry_of(row) + key + copies_of(row))
         return buckets
 
     def _read(self, scan: Scan, within: Range, what: str, progress: Progress) -> Iterator[Sequence[Row]]:
