@@ -9,6 +9,7 @@ import bisect
 import threading
 import time
 from array import array
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -28,7 +29,8 @@ from walstream.namespace import Namespace
 _LAG_EVERY = 0.5  # seconds between two looks at the committed offsets
 _UNCLEAR = 1.0  # seconds for which a group's offsets are waited for
 _PROBE_EVERY = 0.05  # seconds between two looks at rows that are followed into the tables
-_FOLLOWED = 2  # rows that are followed at a time, into each table: more would be too much to look at so often
+_PROBES = 2  # rows in one look, of each table
+_FOLLOWED = 6  # rows that are followed at a time, into each table
 _RECENT = 500  # latencies from which the live percentiles are taken
 
 Probe = Callable[[Step], bool | None]
@@ -262,7 +264,7 @@ class Watch:
                     )
 
     def _probe_rows(self) -> None:
-        followed: dict[str, list[tuple[Step, float]]] = {name: [] for name in self._probes}
+        followed: dict[str, deque[tuple[Step, float]]] = {name: deque() for name in self._probes}
         newest = None
         while not self._closing.wait(_PROBE_EVERY):
             latest = self.latest
@@ -270,12 +272,13 @@ class Watch:
                 waiting = followed[name]
                 if latest is not None and latest is not newest and len(waiting) < _FOLLOWED:
                     waiting.append(latest)
-                for step, written in list(waiting):
+                for _ in range(min(_PROBES, len(waiting))):
+                    step, written = waiting.popleft()
                     seen = probe(step)
                     if seen:
                         self.stages[name].latencies.add((time.monotonic() - written) * 1000)
-                    if seen is not False:
-                        waiting.remove((step, written))
+                    elif seen is not None:
+                        waiting.append((step, written))
             newest = latest
 
 
