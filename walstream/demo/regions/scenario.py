@@ -298,16 +298,16 @@ class RegionsDemo:
         for region in regions:
             region.write(writes[region.name])
         with ThreadPoolExecutor(len(regions)) as pool:
-            while any(region.is_writing for region in regions):
+            while kills or not healed or any(region.is_writing for region in regions):
                 self._look()
                 share = min(region.written for region in regions) / view.total
                 if share >= CUT and not (view.is_cut or healed):
                     self._cut(view)
                 if share >= ASKED and not asked:
                     asked = [pool.submit(region.replication) for region in regions]
-                while kills and share >= kills[0][0]:
+                if kills and share >= kills[0][0] and (healed or kills[0][0] < HEALED):
                     self._kill(*kills.pop(0)[1:])
-                if share >= HEALED and view.is_cut:
+                if share >= HEALED and view.is_cut and all(one.done() for one in asked):
                     for region, one in zip(regions, asked, strict=True):
                         self._say(region, one.result())
                     self._heal(view)
