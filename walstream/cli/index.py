@@ -310,6 +310,8 @@ class _Opened:
         self.positions: Positions
 
     def __enter__(self) -> _Opened:
+        import logging
+
         from walstream.admin import Admin
         from walstream.cli.selection import target_of
         from walstream.config import load_connections
@@ -318,6 +320,8 @@ class _Opened:
         from walstream.kafka import KafkaConnection
         from walstream.scan import Scanner
 
+        # Of what a server warns its operators (such as tombstones in a scan), and who reads can do nothing about.
+        logging.getLogger("cassandra").setLevel(logging.ERROR)
         namespace, name = target_of(self._settings, self._target)
         assert name is not None
         self.connection = KafkaConnection.from_settings(self._settings)
