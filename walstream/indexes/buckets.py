@@ -9,7 +9,7 @@ from array import array
 from collections.abc import Iterator, Sequence
 
 BUCKETS = 1 << 20
-"""How many, in 60 MB at most. Of a million rows few share one, so that for one that differs few others are looked at."""
+"""How many, in 60 MB at most. Of a million rows few share one, so that few are looked at for one that differs."""
 
 Parts = tuple[bytes | None, ...]
 

@@ -43,8 +43,8 @@ class Drop:
         """
         if self._admin.groups([self._group])[self._group].active:
             raise AtWork(
-                f"a worker delivers to {self._index.name}\n  remedy: stop it; where one walstream run serves all, restart "
-                f"it with --only for each of the others"
+                f"a worker delivers to {self._index.name}\n  remedy: stop it; where one walstream run serves all, "
+                f"restart it with --only for each of the others"
             )
 
     def run(self) -> list[str]:
