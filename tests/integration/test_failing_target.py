@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 
 from walstream.connections import HttpConnection
-from walstream.sinks.base import APPLIED, Applied, Dead, Outcome, Retry, SinkContext
+from walstream.sinks.base import APPLIED, Applied, Dead, Outcome, Retry, SinkContext, TargetDown, Untried
 from walstream.sinks.http import HttpOptions, HttpSink
-from walstream.sinks.http.answer import Unavailable
 from walstream.testing.conformance import entry
 from walstream.testing.failing_target import PASSING, Answer, FailingTarget, Faults
 from walstream.testing.history import Identity
@@ -44,11 +43,13 @@ async def deliver(sink: HttpSink, batch: list[Any]) -> dict[int, Outcome]:
         while batch:
             try:
                 outcomes = await sink.write(batch)
+            except TargetDown as down:
+                outcomes = down.outcomes or [None] * len(batch)
             except tuple(sink.errors):  # the target as a whole
                 continue
-            again = [each for each, outcome in zip(batch, outcomes, strict=True) if isinstance(outcome, Retry)]
-            ends |= {e.position: o for e, o in zip(batch, outcomes, strict=True) if not isinstance(o, Retry)}
-            batch = again
+            answered = list(zip(batch, outcomes, strict=True))
+            batch = [each for each, found in answered if found is None or isinstance(found, Retry | Untried)]
+            ends |= {e.position: found for e, found in answered if found is not None and e not in batch}
     return ends
 
 
@@ -79,7 +80,7 @@ async def test_what_is_repaired_is_taken(target: FailingTarget, sink: HttpSink) 
 
 async def test_it_breaks_down_and_comes_back(target: FailingTarget, sink: HttpSink) -> None:
     target.break_down()
-    with pytest.raises(Unavailable):
+    with pytest.raises(TargetDown):
         await sink.write(entries(2))
     target.break_down(Answer.HANGS)
     with pytest.raises(TimeoutError):

@@ -15,7 +15,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 from urllib.parse import unquote, unquote_to_bytes
@@ -124,6 +124,13 @@ class Faults:
         return random.Random(f"{self._seed} {identity}").random() < self._refused + self._stubborn
 
 
+@dataclass(slots=True, eq=False)
+class _Work:
+    """A request that is worked on: those of the same key that came meanwhile."""
+
+    met: list[Identity] = field(default_factory=list)
+
+
 class FailingTarget:
     """The application, as a context: it serves at `url` until the end.
 
@@ -143,7 +150,7 @@ class FailingTarget:
         self._down: Answer | None = None
         self._random = random.Random(0)
         self._counts: Counter[Identity] = Counter()
-        self._at_work: dict[bytes, Identity] = {}
+        self._at_work: dict[bytes, _Work] = {}
         self._ready = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), name="target", daemon=True)
         self._loop: asyncio.AbstractEventLoop
@@ -218,17 +225,21 @@ class FailingTarget:
         else:
             self._counts[identity] += 1
             answer = self.faults.answer(identity, self._counts[identity])
+        work = _Work()
         if entry.key is not None and answer not in (Answer.HANGS, Answer.APPLIED_HANGS):
             if entry.key in self._at_work:
-                self.overlaps.append(f"{identity} came while {self._at_work[entry.key]} was worked on")
-            self._at_work[entry.key] = identity
+                self._at_work[entry.key].met.append(identity)
+            self._at_work[entry.key] = work
         try:
             if self._latency:
                 await asyncio.sleep(self._random.uniform(0, self._latency))
             self.requests.append(Request(entry, identity, self._counts[identity], time.monotonic(), answer))
         finally:
-            if entry.key is not None and self._at_work.get(entry.key) == identity:
+            if entry.key is not None and self._at_work.get(entry.key) is work:
                 del self._at_work[entry.key]
+        # Who gave up on it, or died, does not wait for it any more: only then may another one come meanwhile.
+        if request.transport is not None and not request.transport.is_closing():
+            self.overlaps += [f"{other} came while {identity} was worked on" for other in work.met]
         return await self._respond(request, answer)
 
     async def _respond(self, request: web.Request, answer: Answer) -> web.StreamResponse:
