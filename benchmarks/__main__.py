@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from stamina.instrumentation import set_on_retry_hooks
@@ -17,6 +17,9 @@ from stamina.instrumentation import set_on_retry_hooks
 from benchmarks.cluster import Cluster
 from benchmarks.load import Shape
 from benchmarks.results import console
+
+if TYPE_CHECKING:
+    from benchmarks.figures.replication import Regions
 
 COMPRESSIONS = click.Choice(["none", "lz4"])
 
@@ -30,6 +33,18 @@ def servers(*, cassandra: bool = False) -> Iterator[Cluster]:
             yield cluster
         finally:
             cluster.close()
+
+
+@contextmanager
+def two_regions() -> Iterator[Regions]:
+    """The servers of two regions in a temporary folder, for the length of a figure."""
+    from benchmarks.figures.replication import regions
+
+    with (
+        tempfile.TemporaryDirectory(prefix="walstream-benchmark-") as folder,
+        regions(Path(folder), click.get_current_context().obj) as both,
+    ):
+        yield both
 
 
 def options(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -320,6 +335,47 @@ def existing(rows: int, rate: float, partitions: int) -> None:
         measure(cluster, rows=rows, partitions=partitions, rate=rate)
 
 
+@main.group()
+def replication() -> None:
+    """From one region to another: two Kafkas, and a proxy that makes the way longer."""
+
+
+LATENCY = click.option("--latency", type=click.FloatRange(0), default=0.1, help="Seconds to the other region and back.")
+
+
+@replication.command()
+@options("records", "rounds", "partitions", "warm", "limit")
+def throughput(records: int, rounds: int, partitions: int, warm: float, limit: float) -> None:
+    """A full log to the other region's ingress, against a loop by hand and MirrorMaker 2."""
+    from benchmarks.figures.replication import throughput as measure
+
+    with two_regions() as both:
+        measure(both, records=records, count=rounds, partitions=partitions, warm=warm, limit=limit)
+
+
+@replication.command()
+@options("records", "rounds", "partitions", "warm", "limit")
+@LATENCY
+def distance(records: int, rounds: int, partitions: int, warm: float, limit: float, latency: float) -> None:
+    """The same over a long way, against a short one."""
+    from benchmarks.figures.replication import distance as measure
+
+    with two_regions() as both:
+        measure(both, records=records, count=rounds, partitions=partitions, warm=warm, limit=limit, latency=latency)
+
+
+@replication.command()
+@options("partitions", "seconds")
+@click.option("--rate", type=click.FloatRange(1), default=5_000.0, help="Records/s.")
+@LATENCY
+def readable(partitions: int, seconds: float, rate: float, latency: float) -> None:
+    """From a write in one region to the row in the other's Redis."""
+    from benchmarks.figures.replication import readable as measure
+
+    with two_regions() as both:
+        measure(both, partitions=partitions, rate=rate, seconds=seconds, latency=latency)
+
+
 @main.command()
 @options("records", "rounds", "partitions")
 def client(records: int, rounds: int, partitions: int) -> None:
@@ -379,6 +435,9 @@ EVERYTHING: tuple[tuple[click.Command, dict[str, Any]], ...] = (
     (slow, {}),
     (live, {}),
     (existing, {}),
+    (throughput, {"records": 1_000_000}),
+    (distance, {"records": 1_000_000}),
+    (readable, {}),
     (router, FEW | {"compression": "lz4"}),
     (router, FEW | {"duplicates": 0.1}),
     (router, FEW | {"partitions": 1}),

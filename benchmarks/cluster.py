@@ -29,14 +29,26 @@ class Cluster:
         Where the figures' results go.
     cassandra
         Whether there is to be one.
+    advertised
+        A port where a proxy stands, if some clients are to come by it.
     """
 
-    def __init__(self, folder: Path, out: Path, *, cassandra: bool = False, console: Console | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        out: Path,
+        *,
+        cassandra: bool = False,
+        advertised: int | None = None,
+        console: Console | None = None,
+    ) -> None:
         self.folder, self.out = folder, out
         # The servers are to be no bottleneck for want of memory; the page cache does the rest.
-        self._servers = Servers(folder / "servers", kafka=KafkaOptions(heap="1g"), cassandra=CassandraOptions())
+        kafka = KafkaOptions(heap="1g", advertised=advertised)
+        self._servers = Servers(folder / "servers", kafka=kafka, cassandra=CassandraOptions())
         self._servers.up(cassandra=cassandra, console=console)
         self.brokers = self._servers.brokers
+        self.proxied = self._servers.address("kafka", "PROXIED") if advertised else None
         self.cassandra = self._servers.cassandra if cassandra else None
         self._admin = Admin(KafkaConnection((self.brokers,)))
         self._client = AdminClient({"bootstrap.servers": self.brokers, "log_level": 2})

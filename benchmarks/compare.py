@@ -78,6 +78,7 @@ def rounds(
     warm: float,
     limit: float,
     results: Results,
+    broker_cpu: Callable[[], float] | None = None,
 ) -> None:
     """Run all, in turns; every other round backwards, so that nobody always follows the same one.
 
@@ -93,14 +94,19 @@ def rounds(
         Seconds from the first output on, after which a contender that is not called slow is stopped, too.
     results
         Where each run is kept as soon as it ends.
+    broker_cpu
+        The processor seconds of the servers, where `cluster`, into which all write, is not the only one.
     """
     found = {contender.name: Measured() for contender in contenders}
+    cpu = broker_cpu or cluster.cpu
     # A broker that has just started is slow until its code is compiled: the first two runs are for it.
     for index in sorted({0, len(contenders) - 1}):
-        _run(cluster, contenders[index], f"r0c{index}", given, expected, warm, limit, True)
+        _run(cluster, contenders[index], f"r0c{index}", given, expected, warm, limit, True, cpu)
     for number in range(1, count + 1):
         for index, contender in list(enumerate(contenders))[:: 1 if number % 2 else -1]:
-            result, wrong = _run(cluster, contender, f"r{number}c{index}", given, expected, warm, limit, number > 1)
+            result, wrong = _run(
+                cluster, contender, f"r{number}c{index}", given, expected, warm, limit, number > 1, cpu
+            )
             measured = found[contender.name]
             measured.rounds.append(result)
             measured.wrong += wrong
@@ -124,6 +130,7 @@ def _run(
     warm: float,
     limit: float,
     only_count: bool,
+    broker_cpu: Callable[[], float],
 ) -> tuple[Drained, list[str]]:
     """One run, and what is wrong with what came out."""
     run = contender.prepare(name)
@@ -132,7 +139,7 @@ def _run(
         result = drain(
             processes,
             lambda: sum(cluster.ends(run.output).values()),
-            cluster.cpu,
+            broker_cpu,
             expected=expected,
             warm=warm,
             limit=min(limit, SLOW_LIMIT) if contender.slow else limit,

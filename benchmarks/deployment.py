@@ -41,6 +41,10 @@ class Deployment:
         The template of mutations' keys.
     schedule, latency
         As in the namespace file.
+    connections
+        As in connections.yaml.
+    region
+        Name and rank of the region that the cluster is, where it is one.
     """
 
     def __init__(
@@ -54,9 +58,12 @@ class Deployment:
         key: str | None = None,
         schedule: Mapping[str, Any] | None = None,
         latency: str | None = None,
+        connections: Mapping[str, Any] | None = None,
+        region: tuple[str | None, int] = (None, 0),
     ) -> None:
         self.cluster, self.name, self.partitions = cluster, name, partitions
         self.folder = cluster.folder / name
+        self._connections, self._region = dict(connections or {}), region
         self.ingress, self.log = ingress or f"{name}.ingress", f"{name}.log"
         self._document: dict[str, Any] = {
             "version": 1,
@@ -80,11 +87,11 @@ class Deployment:
         (config / f"{self.name}.yaml").write_text(json.dumps(self._document))
         if self.cluster.cassandra is not None:
             host, _, port = self.cluster.cassandra.rpartition(":")
-            connection = {"main": {"sink": "cassandra", "hosts": [host], "port": int(port)}}
-            (config / "connections.yaml").write_text(json.dumps(connection))
+            self._connections["main"] = {"sink": "cassandra", "hosts": [host], "port": int(port)}
+        (config / "connections.yaml").write_text(json.dumps(self._connections))
         namespaces, connections = load_namespaces(config), load_connections(config)
         kafka = KafkaConnection((self.cluster.brokers,))
-        changes = apply(namespaces.values(), connections, kafka, shard=self.name)
+        changes = apply(namespaces.values(), connections, kafka, shard=self.name, region=self._region)
         refused = [change for change in changes if change.action is Action.REFUSE]
         if refused:
             raise RuntimeError(f"walstream apply refuses: {refused}")
@@ -116,6 +123,9 @@ class Deployment:
             "WALSTREAM_SHARD": self.name,
             "WALSTREAM_DATADIR": str(data),
         }
+        name, rank = self._region
+        if name is not None:
+            environment |= {"WALSTREAM_REGION": name, "WALSTREAM_REGION_RANK": str(rank)}
         if role != "router":
             environment["WALSTREAM_TARGET"] = f"{self.name}.{role}"
         return command, environment

@@ -40,6 +40,8 @@ class Shape:
         Headers that all of them have besides; they come on top of `size`.
     keys
         How many different ones there are.
+    stamped
+        Whether the text of a row is when it was written, in ns since the epoch.
     """
 
     size: int = 300
@@ -47,6 +49,7 @@ class Shape:
     rows: int = 0
     extra: tuple[tuple[str, bytes], ...] = ()
     keys: int = 1_000_000
+    stamped: bool = False
 
 
 def mutation(number: int, rows: int) -> tuple[str, int, str]:
@@ -89,6 +92,7 @@ def records(shape: Shape, count: int, seed: int, first: int = 0) -> Iterator[tup
         ]
         if shape.rows:
             row, seq, note = mutation(number, shape.rows)
+            note = str(nanoseconds) if shape.stamped else note
             key, value = (
                 row.encode(),
                 orjson.dumps({"op": "put", "key": {"id": row, "seq": seq}, "set": {"note": note}}),

@@ -14,6 +14,10 @@ from benchmarks.results import BUSY, Spread, console, load
 ROUTER = "walstream router"
 TWO_ROUTERS = "walstream router, 2 workers"
 DELIVERY = "walstream delivery"
+REPLICATION = "replication"
+REPLICATOR = "walstream replication"
+MIRROR = "MirrorMaker 2"
+NEAR, FAR = "walstream, no latency", "walstream, with latency"
 BY_HAND = "aiokafka loop, by hand"
 EXACTLY_ONCE = "Kafka Streams exactly_once_v2, 1 thread"
 EXACTLY_ONCE_2 = "Kafka Streams exactly_once_v2, 2 threads"
@@ -275,6 +279,23 @@ GOALS = (
         _value("index existing", lambda found: found["verify"], rows=1_000_000),
     ),
     Goal("the same, against a bare scan", 0.8, "x", _value("index existing", lambda found: found["verify_ratio"])),
+    Goal(
+        "replication, one region to another, records/s a process", 80_000, "",
+        _value(REPLICATION, lambda found: [each["rate"] for each in found[REPLICATOR]["rounds"]]),
+    ),
+    Goal("the same, against a hand-written loop", 0.75, "x", _ratio(REPLICATION, REPLICATOR, [BY_HAND], "rate")),
+    Goal(
+        "the same, CPU a record, against MirrorMaker 2", 1.0, "x",
+        _ratio(REPLICATION, REPLICATOR, [MIRROR], "cpu"), at_most=True,
+    ),
+    Goal(
+        "the same with 100 ms there and back between the regions, records/s, against none", 0.8, "x",
+        _ratio("replication with latency", FAR, [NEAR], "rate", latency=0.1),
+    ),
+    Goal(
+        "write to readable in the other region's Redis, at 5,000 records/s, p99, beyond the way there", 150, "ms",
+        _value("replication to Redis", lambda found: found["beyond"]["p99"], rate=5_000.0, latency=0.1), at_most=True,
+    ),
 )  # fmt: skip
 
 INTRODUCTION = """\
@@ -366,10 +387,16 @@ def _latest_of_each(measurements: Measurements, figures: Sequence[str]) -> Itera
 
 def _comparisons(measurements: Measurements, folder: Path) -> Iterator[str]:
     """Tables and plots of those who took turns."""
-    for entry in _latest_of_each(measurements, ["router", "delivery to Kafka"]):
+    for entry in _latest_of_each(
+        measurements, ["router", "delivery to Kafka", REPLICATION, "replication with latency"]
+    ):
         settings, contenders = entry["settings"], entry["measured"]
         title = f"{entry['figure']}: {_settings(entry)}"
-        words = [entry["figure"].split()[0], str(settings["partitions"]), settings.get("compression", "")]
+        words = [
+            entry["figure"].split(" to ")[0].replace(" ", "-"),
+            str(settings["partitions"]),
+            settings.get("compression", ""),
+        ]
         if settings["duplicates"]:
             words.append("duplicates")
         plot = "-".join(word for word in words if word) + ".svg"
@@ -390,7 +417,7 @@ def _others(measurements: Measurements) -> Iterator[str]:
     figures = [
         "delivery to Cassandra", "latency", "start", "client", "quiet",
         "delay pending", "delay scheduling", "delay overdue", "delay emitted",
-        "failing transient", "failing key", "failing outage", "failing memory", "failing slow",
+        "failing transient", "failing key", "failing outage", "failing memory", "failing slow", "replication to Redis",
     ]  # fmt: skip
     for entry in _latest_of_each(measurements, figures):
         title = f"{entry['figure']}: {_settings(entry)}"

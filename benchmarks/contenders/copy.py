@@ -5,18 +5,27 @@ from __future__ import annotations
 import asyncio
 import gc
 import signal
+from collections.abc import Callable
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.structs import TopicPartition
 
 from benchmarks.contenders.job import COMPRESSION, Job
-from benchmarks.contenders.loop import BATCH, RECORDS, Writer
+from benchmarks.contenders.loop import BATCH, RECORDS, Headers, Writer
 
 PREFIX = "walstream-"
 
 
-async def run(job: Job) -> None:
+def taken_off(record: Any) -> tuple[int, Headers]:
+    """The original timestamp and the headers of what was written."""
+    ours = dict(record.headers[:4])
+    headers = [header for header in record.headers if not header[0].startswith(PREFIX)]
+    return int(ours["walstream-timestamp"]), headers
+
+
+async def run(job: Job, compose: Callable[[Any], tuple[int, Headers]]) -> None:
+    """Copy, with the timestamps and headers that `compose` makes of each record."""
     consumer = AIOKafkaConsumer(
         job.source,
         bootstrap_servers=job.brokers,
@@ -27,7 +36,7 @@ async def run(job: Job) -> None:
         max_partition_fetch_bytes=BATCH,
     )
     producer = AIOKafkaProducer(
-        bootstrap_servers=job.brokers,
+        bootstrap_servers=job.there or job.brokers,
         acks="all",
         compression_type=COMPRESSION,
         max_batch_size=BATCH,
@@ -48,9 +57,8 @@ async def run(job: Job) -> None:
             for tp, records in found.items():
                 writer = writers.setdefault(tp, Writer(producer, job.output, tp.partition))
                 for record in records:
-                    ours = dict(record.headers[:4])
-                    headers = [header for header in record.headers if not header[0].startswith(PREFIX)]
-                    writer.append(record.key, record.value, int(ours["walstream-timestamp"]), headers)
+                    timestamp, headers = compose(record)
+                    writer.append(record.key, record.value, timestamp, headers)
                 futures += await writer.send()
             await asyncio.gather(*unanswered)
             if unfinished:
@@ -60,4 +68,4 @@ async def run(job: Job) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(run(Job.given()))
+    asyncio.run(run(Job.given(), taken_off))

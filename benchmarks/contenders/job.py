@@ -22,6 +22,8 @@ class Job:
         The consumer group, or what an application is called.
     folder
         For state.
+    there
+        The brokers of the output, where these are others.
     """
 
     brokers: str
@@ -30,6 +32,7 @@ class Job:
     changelog: str
     group: str
     folder: str
+    there: str | None = None
 
     def argument(self) -> str:
         """As it is handed over."""

@@ -54,6 +54,12 @@ def routed(
     """A namespace whose log holds so many records, and how many distinct ones they are."""
     deployment = Deployment(cluster, name, partitions=partitions, key=key)
     deployment.apply()
+    return deployment, route(deployment, records, compression, shape)
+
+
+def route(deployment: Deployment, records: int, compression: str, shape: Shape) -> int:
+    """Write records and route them, and return how many distinct ones they are."""
+    cluster = deployment.cluster
     distinct = fill(cluster.brokers, deployment.ingress, shape, records, compression)
     command, environment = deployment.command("router")
     with Processes(deployment.folder / "run-router", [command], [environment]) as processes:
@@ -65,4 +71,4 @@ def routed(
             warm=0.1,
             limit=3600,
         )
-    return deployment, distinct
+    return distinct
