@@ -24,9 +24,9 @@ both = pytest.mark.parametrize("wire", MODULES, ids=["plain", "compiled"][: len(
 
 positions = st.integers(0, 2**62)
 reasons = st.none() | st.text(st.characters(codec="utf-8"), max_size=40)
-controls = st.builds(Control, st.sampled_from([Kind.PAUSE, Kind.RESUME]), reason=reasons) | st.builds(
-    Control, st.sampled_from([Kind.QUARANTINE, Kind.DROP]), positions, st.none() | positions, reasons
-)
+controls = st.builds(
+    Control, st.sampled_from([Kind.PAUSE, Kind.RESUME, Kind.NOTE, Kind.READY]), reason=reasons
+) | st.builds(Control, st.sampled_from([Kind.QUARANTINE, Kind.DROP]), positions, st.none() | positions, reasons)
 
 
 @both
