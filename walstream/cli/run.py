@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -63,9 +64,9 @@ def run(settings: Settings, only: tuple[str, ...], routers: int, deadline: str, 
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--deadline") from None
     names = worker_names(_served(load_namespaces(settings.config), settings), routers, only)
-    with sole_supervisor(settings.datadir):
+    with sole_supervisor(settings.datadir), free_ports() as ports:
         observer = JsonObserver() if as_json else TextObserver(names)
-        asyncio.run(_supervise(worker_programs(names, settings), observer, seconds))
+        asyncio.run(_supervise(worker_programs(names, settings, ports), observer, seconds))
 
 
 def worker_names(namespaces: Mapping[str, Namespace], routers: int, only: Sequence[str]) -> list[str]:
@@ -88,9 +89,8 @@ def worker_names(namespaces: Mapping[str, Namespace], routers: int, only: Sequen
     return routing + delivering
 
 
-def worker_programs(names: Sequence[str], settings: Settings) -> list[Program]:
+def worker_programs(names: Sequence[str], settings: Settings, ports: Iterator[int]) -> list[Program]:
     """The worker processes, each with its own data folder and port."""
-    ports = _free_ports()
     common = {"WALSTREAM_CONFIG": str(settings.config.absolute()), "WALSTREAM_BROKERS": ",".join(settings.brokers)}
     programs = []
     for name in names:
@@ -185,12 +185,26 @@ def _served(namespaces: Mapping[str, Namespace], settings: Settings) -> Mapping[
     return {name: namespaces[name] for name in settings.namespaces}
 
 
-def _free_ports() -> Iterator[int]:
-    for port in range(FIRST_PORT, 2**16):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-        yield port
+@contextlib.contextmanager
+def free_ports() -> Iterator[Iterator[int]]:
+    """Ports that nobody listens on and no other `walstream run` of this user has, for the length of a with statement.
+
+    Its workers listen seconds later, and not while one is started again; so each port is also a file that is locked.
+    """
+    folder = Path(tempfile.gettempdir()) / f"walstream-ports-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    with contextlib.ExitStack() as held:
+
+        def ports() -> Iterator[int]:
+            for port in range(FIRST_PORT, 2**16):
+                file = held.enter_context((folder / str(port)).open("a"))
+                with socket.socket() as probe:
+                    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                    try:
+                        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                        probe.bind(("127.0.0.1", port))
+                    except OSError:
+                        continue
+                yield port
+
+        yield ports()
