@@ -15,9 +15,10 @@ from pathlib import Path
 import psutil
 
 from benchmarks.processes import Processes
-from walstream.local.ports import free_port
+from walstream.local.ports import free_port, is_free
 
 CHUNK = 256 * 1024  # bytes that are read at once, at most
+START_LIMIT = 30.0  # s
 WAITING = 2_000  # chunks on their way in one direction of a connection
 
 
@@ -45,6 +46,12 @@ class Link:
         self.close()
         command = [sys.executable, "-m", "benchmarks.link", str(self.port), to, str(round_trip / 2)]
         self._running = Processes(self._folder, [command]).__enter__()
+        deadline = time.monotonic() + START_LIMIT
+        while is_free(self.port):
+            self._running.check()
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"nobody listens on port {self.port}")
+            time.sleep(0.02)
 
     def close(self) -> None:
         """End every connection."""
@@ -71,6 +78,8 @@ async def lead(port: int, to: str, delay: float) -> None:
             writer.close()
             return
         await asyncio.gather(_pass_on(reader, onward, delay), _pass_on(there, writer, delay))
+        onward.close()
+        writer.close()
 
     async with await asyncio.start_server(accept, "127.0.0.1", port, limit=CHUNK) as server:
         await server.serve_forever()
@@ -86,6 +95,7 @@ async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, d
                 if (left := due - time.monotonic()) > 0:
                     await asyncio.sleep(left)
                 if not data:
+                    writer.write_eof()
                     return
                 writer.write(data)
                 await writer.drain()
@@ -96,10 +106,10 @@ async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, d
         while data:
             data = await reader.read(CHUNK)
             await waiting.put((time.monotonic() + delay, data))
-    if data:  # the connection broke
+    if data:  # the connection broke, so the other direction's, too
         writing.cancel()
+        writer.close()
     await asyncio.wait([writing])
-    writer.close()
 
 
 if __name__ == "__main__":

@@ -239,7 +239,7 @@ def _follow(both: Regions, store: RedisServer, partitions: int, rate: float, sec
     east = _deployment(both, both.way, partitions)
     west = Deployment(
         both.west, NAME, partitions=partitions, key="{id}", region=WEST,
-        connections={"store": {"sink": "redis", "address": f"redis://{store.address}"}},
+        connections={"store": {"sink": "redis", "host": store.address.host, "port": store.address.port}},
     )  # fmt: skip
     west.apply()
     west.add_target("store", {"sink": "redis", "connection": "store", "options": {"key": "{id}", "value": "note"}})

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import random
+import time
 from pathlib import Path
+from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import pytest
 
+from benchmarks.contenders.replicate import sent
 from benchmarks.delayed import DAY, SPREAD, rows
 from benchmarks.drain import Sample, figures
+from benchmarks.figures.replication import look_for
+from benchmarks.link import lead
 from benchmarks.load import Shape, records
 from benchmarks.plot import bars
 from benchmarks.profile import count, place, put
@@ -17,6 +24,8 @@ from benchmarks.results import Results, Spread, load
 from benchmarks.table import GOALS, Measurements, write
 from benchmarks.verify import Content, Output, compare
 from walstream.delayed import StoredRecord, decode_delayed
+from walstream.headers import log_headers, sent_headers
+from walstream.local.ports import free_port
 from walstream.mutation import parse_mutation
 from walstream.record import parse
 
@@ -229,3 +238,80 @@ def test_a_step_of_a_profile_replaces_the_one_of_its_name(tmp_path: Path) -> Non
     for step, text in (("before", "1"), ("after", "2"), ("before", "3")):
         put(page, "# Title", step, f"## {step}\n\n{text}\n")
     assert page.read_text() == "# Title\n\n## before\n\n3\n\n## after\n\n2\n"
+
+
+class Rows:
+    """A Redis in which a row is there from a certain look on."""
+
+    def __init__(self, there_from: dict[str, int]) -> None:
+        self._there_from, self._looks = there_from, 0
+
+    def mget(self, keys: list[str]) -> list[bytes | None]:
+        self._looks += 1
+        written = b"%d" % (time.time_ns() - 5_000_000)
+        return [written if self._looks >= self._there_from[key] else None for key in keys]
+
+
+def test_rows_in_the_other_region_are_looked_for_until_each_was_read() -> None:
+    late = {f"row-{number:09d}": 1 + number % 3 for number in range(0, 60, 3)} | {"row-000000006": 4}
+    found = look_for(Rows(late), range(0, 60, 3), 10.0, lambda: None)
+    assert sorted(number for number, _ in found) == list(range(0, 60, 3)) and found[-1][0] == 6
+    assert all(milliseconds >= 5 for _, milliseconds in found)
+
+
+def test_rows_that_do_not_come_are_given_up() -> None:
+    with pytest.raises(TimeoutError, match="only 1 of 2 rows"):
+        look_for(Rows({"row-000000000": 1, "row-000000001": 1_000}), range(2), 0.02, lambda: None)
+
+
+def test_rows_may_say_when_they_were_written() -> None:
+    before = time.time_ns()
+    ((_, value, _, _),) = records(Shape(rows=1, stamped=True), 1, seed=1)
+    note = parse_mutation(value).set["note"]
+    assert isinstance(note, str) and before <= int(note) <= time.time_ns()
+
+
+async def test_a_way_takes_as_long_as_it_is_told_and_keeps_the_order() -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(100_000):
+            writer.write(data)
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    port = free_port()
+    way = asyncio.create_task(lead(port, f"127.0.0.1:{server.sockets[0].getsockname()[1]}", 0.05))
+    given, begun = random.Random(1).randbytes(3_000_000), time.monotonic()
+    while True:
+        try:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            break
+        except OSError:
+            await asyncio.sleep(0.01)
+    writer.write(given)
+    writer.write_eof()
+    assert await reader.readexactly(1) == given[:1] and time.monotonic() - begun >= 0.1
+    assert await reader.read() == given[1:]
+    writer.close()
+    way.cancel()
+    server.close()
+
+
+def test_what_travels_by_hand_has_the_headers_that_the_other_router_asks_for() -> None:
+    own = [("ce_id", b"1"), ("trace", b"2")]
+    logged = log_headers(own, time_us=12, position=3, timestamp_ms=4)
+    timestamp, headers = sent(SimpleNamespace(headers=logged))
+    path = b"east"
+    assert timestamp == 4 and headers == sent_headers(own, time=b"12", timestamp=b"4", path=path)
+
+
+@pytest.mark.parametrize(("rate", "reached"), [(90_000, "yes"), (70_000, "**no**")])
+def test_replication_has_goals_for_itself_and_against_others(rate: float, reached: str) -> None:
+    measured = {
+        "walstream replication": {"rounds": [drained(rate)]},
+        "aiokafka loop, by hand": {"rounds": [drained(100_000)]},
+        "MirrorMaker 2": {"rounds": [drained(60_000, 3.0)]},
+    }
+    found = Measurements([entry(measured, "replication", partitions=4, duplicates=0.0, rounds=1)])
+    mine = next(number for number, goal in enumerate(GOALS) if goal.figure.startswith("replication, one region"))
+    rows = [goal.row(found) for goal in GOALS[mine : mine + 3]]
+    assert [row[3] for row in rows] == [reached, "yes" if rate > 75_000 else "**no**", "yes"]
