@@ -165,27 +165,34 @@ def _read(partition: int, record: KafkaRecord) -> tuple[Attempt, dict[str, bytes
         attempt = Attempt(
             Entry(
                 partition,
-                -1 if position is None else int(position),
+                -1 if position is None else _number(position),
                 record.key,
                 record.value,
                 headers[count:],
-                int(ours[TIMESTAMP_HEADER]),  # type: ignore[arg-type]
-                int(ours[TIME_HEADER]),  # type: ignore[arg-type]
-                int(ours[POSITION_HEADER]),  # type: ignore[arg-type]
+                _number(ours[TIMESTAMP_HEADER], least=-(1 << 63)),
+                _number(ours[TIME_HEADER], least=-(1 << 63)),
+                _number(ours[POSITION_HEADER], least=-1),
                 get(PATH_HEADER) or b"",
                 record,
                 get(KIND_HEADER) or b"",
             ),
-            int(ours[ATTEMPT_HEADER]),  # type: ignore[arg-type]
-            int(get(AGE_HEADER) or b"0"),
-            int(get(DUE_HEADER) or b"0"),
+            _number(ours[ATTEMPT_HEADER]),
+            _number(get(AGE_HEADER) or b"0"),
+            _number(get(DUE_HEADER) or b"0"),
             None if last is None else last.decode(errors="backslashreplace"),
             None if first is None else first.decode(errors="backslashreplace"),
-            int(ours[WHEN_HEADER]),  # type: ignore[arg-type]
+            _number(ours[WHEN_HEADER]),
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, ValueError) as error:
         _refuse(record, str(error))
     return attempt, ours
+
+
+def _number(text: bytes | None, least: int = 0) -> int:
+    number = int(text or b"")
+    if not least <= number < 1 << 63:  # it has no place in a row or a record batch, and would end every worker
+        raise ValueError(f"{number} is out of range")
+    return number
 
 
 def _refuse(record: KafkaRecord, why: str) -> NoReturn:

@@ -126,4 +126,7 @@ def read_control(record: KafkaRecord) -> Control | None:
 
 
 def _number(text: bytes | None) -> int | None:
-    return None if text is None else int(text)
+    number = None if text is None else int(text)
+    if number is not None and not 0 <= number < 1 << 63:  # it has no place in a row, and would end every worker
+        raise ValueError(f"{number} is out of range")
+    return number

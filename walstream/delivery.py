@@ -26,7 +26,7 @@ from walstream.blocked import Blocked
 from walstream.config import load_connections, load_namespaces
 from walstream.connections import Connection
 from walstream.control import Control, read_control
-from walstream.dispatch import SINK_DEADLINE, STRETCH, Dispatcher, order_key
+from walstream.dispatch import SINK_DEADLINE, STRETCH, Dispatcher, order_key, surely_lacks
 from walstream.engine.app import App, make_app
 from walstream.engine.checkpoint import Checkpoint
 from walstream.engine.clock import Clock
@@ -75,7 +75,7 @@ class _Item:
     attempt
         What is known of earlier attempts, of one that is tried again.
     row
-        Its key, if that is blocked: by this entry where there is an attempt, else it is parked behind another.
+        Its key, if it comes from those that are parked.
     """
 
     entry: Entry
@@ -163,7 +163,7 @@ class DeliveryProcessor:
             if not self._is_full:
                 self._is_full = True
                 log.warning(
-                    "%s-%d stops reading: %d records are parked or to be tried again, and no more may (limits.parked)",
+                    "%s-%d stops reading: %d records or keys wait, and no more may (limits.parked)",
                     self._name, self._partition, self._parking.waiting,
                 )  # fmt: skip
             return False
@@ -261,7 +261,7 @@ class DeliveryProcessor:
             return
         parking, now_us, now = self._parking, self._clock.now(), _now()
         items = [
-            _Item(found.attempt.entry, found.attempt, found, self._row_of(found.attempt))
+            _Item(found.attempt.entry, found.attempt, found)
             for found in parking.take_due(checkpoint, now_us, size, now)
         ]
         # The log has been read as far as this may be behind it: a key that never ends must be sent faster than parked.
@@ -311,7 +311,7 @@ class DeliveryProcessor:
         for record, _ in at_once[size:]:
             self._parking.schedule(record, now_us)
         if size:
-            items = [_Item(attempt.entry, attempt, row=self._row_of(attempt)) for _, attempt in at_once[:size]]
+            items = [_Item(attempt.entry, attempt) for _, attempt in at_once[:size]]
             outcomes = await self._attempt(items, checkpoint)
             for (record, _), found in zip(at_once, outcomes, strict=False):
                 if found is None:
@@ -368,6 +368,9 @@ class DeliveryProcessor:
                 known[place] = Dead(why)
             elif (item.attempt is not None or item.row is not None) and self._has_expired(item.entry):
                 known[place] = SKIPPED
+            else:
+                continue
+            self._dispatcher.forget(self._partition, item.entry.position)
         entries = [item.entry for place, item in enumerate(items) if not known or place not in known]
         table = None if self._state_table is None else checkpoint.table(self._state_table)
         began, rate = self._monotonic(), self._allowed()
@@ -379,7 +382,7 @@ class DeliveryProcessor:
             self._free_at = self._monotonic() + self._patience.next()
         elif entries:
             self._patience = Backoff(self._retry)
-            if None in answers.outcomes:
+            if None in answers.outcomes or all(found is UNTRIED for found in answers.outcomes):
                 self._free_at = max(self._free_at, self._monotonic() + random.uniform(0, AGAIN))
         kinds = Counter(map(type, answers.outcomes))
         for kind, number in kinds.items():
@@ -421,9 +424,8 @@ class DeliveryProcessor:
 
     def _has_expired(self, entry: Entry) -> bool:
         assert entry.raw is not None
-        headers = entry.raw.parts[2]
-        if b"ce_specversion" in headers and b"ce_expirytime" not in headers:
-            return False  # which is quicker to see than to read the record
+        if surely_lacks(entry, b"ce_expirytime"):
+            return False
         try:
             expiry = entry.record.expiry
         except RecordRefused:
@@ -442,13 +444,13 @@ class DeliveryProcessor:
             if found is None:
                 if item.scheduled is not None:
                     self._parking.put_back(item.scheduled)
-                elif item.row is not None and item.attempt is None:
+                elif item.row is not None:
                     unfinished.add(item.row.key)
                 elif item.attempt is None:
                     break  # what is behind it in the log comes again
                 continue
             if item.attempt is not None:
-                self._settle_attempt(item, item.attempt, found, checkpoint)
+                self._settle_attempt(item.attempt, found, checkpoint)
             elif item.row is not None:
                 if item.row.state is blocked.State.RELEASED and item.row.key not in unfinished:
                     self._settle_follower(item.entry, item.row, found, checkpoint)
@@ -475,10 +477,11 @@ class DeliveryProcessor:
         if state is not blocked.State.RELEASED or not row.count:
             self._parking.turn(row, state)
 
-    def _settle_attempt(self, item: _Item, attempt: Attempt, found: Outcome, checkpoint: Checkpoint) -> None:
-        state = self._end(item.entry, attempt, found, checkpoint)
-        if item.row is not None:
-            self._parking.turn(item.row, state)
+    def _settle_attempt(self, attempt: Attempt, found: Outcome, checkpoint: Checkpoint) -> None:
+        state = self._end(attempt.entry, attempt, found, checkpoint)
+        # The key waits no more where the same attempt came twice, since somebody copied it.
+        if (row := self._row_of(attempt)) is not None:
+            self._parking.turn(row, state)
 
     def _end(self, entry: Entry, before: Attempt, found: Outcome, checkpoint: Checkpoint) -> blocked.State:
         """Write down what an outcome causes; answer what the entry's key waits for then, where it is at the front."""

@@ -43,6 +43,7 @@ from walstream.sinks.base import (
 )
 from walstream.sinks.shared import SharedSink
 from walstream.slots import Slots
+from walstream.wire.plain import encode_block
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -53,6 +54,7 @@ STRETCH_MOST = 2_000  # where a call has few of them, since a stretch ends when 
 HEAD_OF_LINE = 10.0  # s in work, after which an entry is named
 
 KINDS = frozenset(get_args(Outcome))
+_BINARY = encode_block(b"ce_specversion")  # as it stands in a record, its length in front
 
 
 @dataclass(slots=True)
@@ -142,6 +144,7 @@ class Dispatcher:
     async def release(self, who: int) -> None:
         """A partition ends; the sink is closed when it was the last."""
         self._counts.pop(who, None)
+        self._suspects.pop(who, None)
         await self._shared.release(who)
 
     def counts(self) -> dict[int, Counts]:
@@ -174,6 +177,11 @@ class Dispatcher:
             return max(STRETCH, min(most, self._most // self.partitions))
         return max(STRETCH, min(STRETCH_MOST, self._most // self.partitions))
 
+    def forget(self, who: int, position: int) -> None:
+        """An entry has ended without an attempt."""
+        if who in self._suspects and self._suspects[who][0] == position:
+            del self._suspects[who]
+
     def oldest(self, who: int) -> tuple[float, Entry] | None:
         """For how long (s) the oldest entry of a partition that is not answered has been in work, and which it is."""
         stretch = self._at_work.get(who)
@@ -199,14 +207,18 @@ class Dispatcher:
         Held
             What a `CheckpointSink` put into the checkpoint is not what it should be.
         """
-        sink = self.sink
-        if not entries:
+        try:
+            return await self._attempt(who, entries, checkpoint, table) if entries else Answers([])
+        finally:  # whatever happens: a prober that does not say so would keep all others from finding out
             self.breaker.probed(self.monotonic(), who)
-            return Answers([])
+
+    async def _attempt(
+        self, who: int, entries: Sequence[Entry], checkpoint: Checkpoint, table: State | None
+    ) -> Answers:
+        sink = self.sink
         if isinstance(sink, CheckpointSink):
             epoch, outcomes = self.breaker.epoch, self._stage(sink, entries, checkpoint)
             self._took(outcomes, epoch)
-            self.breaker.probed(self.monotonic(), who)
             return Answers(outcomes)
         if not sink.late_writes_harmless:
             await checkpoint.make_sure()
@@ -227,7 +239,6 @@ class Dispatcher:
         finally:
             timer.cancel()
             del self._at_work[who]
-            self.breaker.probed(self.monotonic(), who)
         return stretch.answers
 
     def _judge(self, who: int, stretch: _Stretch) -> None:
@@ -442,13 +453,21 @@ def order_key(entry: Entry) -> bytes | None:
     """What an entry has its order by: the record's key, which may be a ``partitionkey``; None is no order."""
     if entry.key is not None:
         return entry.key
-    headers = b"" if entry.raw is None else entry.raw.parts[2]
-    if b"ce_specversion" in headers and b"ce_partitionkey" not in headers:
-        return None  # which is quicker to see than to read the record
+    if surely_lacks(entry, b"ce_partitionkey"):
+        return None
     try:
         return entry.record.key
     except RecordRefused:
         return None  # it is no CloudEvent: its sink will say so
+
+
+def surely_lacks(entry: Entry, header: bytes) -> bool:
+    """Whether an entry surely has no such attribute, as its header is named: quicker to see than to read the record."""
+    if entry.raw is None:
+        return False
+    headers = entry.raw.parts[2]
+    # In binary mode. The name alone may also stand in what a target said of a record in structured mode.
+    return _BINARY in headers and header not in headers
 
 
 def lanes(entries: Sequence[Entry], size: int, ordered: bool) -> list[list[list[int]]]:

@@ -87,8 +87,8 @@ class Parking:
 
     @property
     def waiting(self) -> int:
-        """How many records wait."""
-        return self.retrying + self.parked
+        """How many records wait, or how many keys, if these are more: a dead record is none, though it may hold one."""
+        return max(self.retrying + self.parked, len(self.blocked))
 
     def next_due(self) -> int | None:
         """When something is to be tried, µs since the epoch: 0 is at once, None is never."""

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
+import orjson
 import pytest
 
 from walstream.blocked import State
+from walstream.headers import log_headers
+from walstream.record import Message
 from walstream.sinks.base import APPLIED, SKIPPED, Retry
 from walstream.testing.delivering import Busy, DeliveryPartition, log_position
 
@@ -338,3 +341,19 @@ async def test_a_log_that_is_read_again_parks_nothing_twice(make_partition: Make
     assert (one.parked, one.retrying, one.blocked[b"k"].count) == ({b"k": followers}, [head], 2)
     await one.until_done()
     assert one.sink.applied == [head, *followers]
+
+
+async def test_what_the_target_said_does_not_hide_a_partition_key(make_partition: Make) -> None:
+    """In structured mode it stands in the value; the error, in a header, names an attribute of binary mode."""
+    one = await make_partition(retry=SECOND)
+    event = {"specversion": "1.0", "source": "s", "type": "t", "partitionkey": "p", "data": "x"}
+    announced = ("content-type", b"application/cloudevents+json")
+    for number in range(2):
+        headers = log_headers([announced], time_us=10 + number, position=number, timestamp_ms=1)
+        one.say(Message(None, orjson.dumps(event | {"id": str(number)}), headers), one.log_topic)
+    one.sink.stops = True
+    one.sink.answers[0] = [Retry("ce_specversion is too old")]
+    await one.settle()
+    assert one.blocked.keys() == {b"p"}
+    await one.until_done()
+    assert one.sink.applied[-2:] == [0, 1] and one.blocked == {}

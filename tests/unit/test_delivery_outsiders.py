@@ -9,7 +9,7 @@ import pytest
 from walstream.errors import StateMismatch
 from walstream.headers import CONTROL_HEADER, VERSION, log_headers
 from walstream.record import Message, encode
-from walstream.sinks.base import Retry
+from walstream.sinks.base import APPLIED, Retry
 from walstream.testing.delivering import DeliveryPartition
 
 Make = Callable[..., Awaitable[DeliveryPartition]]
@@ -124,3 +124,68 @@ async def test_a_retry_that_comes_twice_is_a_record_that_comes_twice(make_partit
     await one.until_done()
     assert one.sink.applied[-1] == follower or set(one.sink.applied) == {head, follower}
     assert one.blocked == {} and one.dead == {}
+
+
+async def test_a_retry_that_comes_twice_and_has_no_followers_ends_nobody(make_partition: Make) -> None:
+    one = await make_partition(retry=SECOND)
+    head = one.write()
+    one.sink.answers[head] = [Retry("busy")]
+    await one.settle()
+    record = one.topics[one.retry_topic][0]
+    one.say(Message(record.key, record.value, record.headers))
+    await one.until_done()
+    assert set(one.sink.applied) == {head} and one.blocked == {}
+
+
+async def test_a_key_whose_retry_came_twice_is_blocked_by_neither_when_one_is_done(make_partition: Make) -> None:
+    one = await make_partition(retry=SECOND)
+    head = one.write()
+    one.sink.answers[head] = [Retry("busy"), APPLIED, Retry("busy", after=60.0)]
+    await one.settle()
+    record = one.topics[one.retry_topic][0]
+    one.say(Message(record.key, record.value, record.headers))
+    await one.later(1.5)
+    await one.crash()
+    assert one.blocked == {}
+    follower = one.write()
+    await one.settle()
+    assert one.sink.applied == [head, follower]
+    await one.until_done()
+
+
+BLOCK = {
+    "walstream-version": b"1",
+    "walstream-time": b"10",
+    "walstream-position": b"1",
+    "walstream-timestamp": b"1",
+    "walstream-log-position": b"0",
+    "walstream-attempt": b"1",
+    "walstream-due": b"5",
+    "walstream-when": b"1",
+}
+HUGE = [b"-%d" % ((1 << 63) + 1), b"%d" % (1 << 63), b"9" * 40]
+
+
+@pytest.mark.parametrize("number", HUGE)
+@pytest.mark.parametrize("name", ["due", "log-position", "timestamp", "time", "position", "attempt", "when", "age"])
+async def test_a_retry_with_a_number_that_is_none_of_ours_is_put_aside(
+    make_partition: Make, name: str, number: bytes
+) -> None:
+    one = await make_partition()
+    event = encode(b"v", key=b"k", id="1", source="s", type="t", time=None)
+    one.say(Message(b"k", b"v", [*(BLOCK | {f"walstream-{name}": number}).items(), *event.headers]))
+    position = one.write()
+    await one.until_done()
+    assert one.sink.applied == [position] and len(one.topics[one.dlq_topic]) == 1
+
+
+@pytest.mark.parametrize("number", [b"-1", *HUGE])
+@pytest.mark.parametrize("kind", [b"quarantine", b"drop", b"redrive"])
+async def test_a_control_about_no_position_that_there_can_be_is_put_aside(
+    make_partition: Make, kind: bytes, number: bytes
+) -> None:
+    one = await make_partition()
+    one.say(Message(b"k", b"v", [(CONTROL_HEADER, kind), VERSION, ("walstream-log-position", number)]))
+    position = one.write()
+    await one.until_done()
+    assert one.sink.applied == [position] and len(one.topics[one.dlq_topic]) == 1

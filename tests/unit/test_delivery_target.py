@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 
 from walstream import control, marks
-from walstream.sinks.base import APPLIED, Dead, Retry
-from walstream.testing.delivering import DeliveryPartition, Down, Unlisted
+from walstream.breaker import State
+from walstream.errors import Fenced
+from walstream.sinks.base import APPLIED, UNTRIED, Dead, Retry
+from walstream.testing.delivering import NOW, DeliveryPartition, Down, Unlisted
 
 Make = Callable[..., Awaitable[DeliveryPartition]]
 
@@ -279,3 +281,64 @@ async def test_a_partition_that_is_held_hears_what_people_say(make_partition: Ma
     one.say(control.encode(control.Control(control.Kind.QUARANTINE, bad)))
     await one.until_done()
     assert (one.sink.applied, list(one.dead)) == ([good], [bad])
+
+
+async def test_a_sink_that_tries_nothing_is_asked_again_after_a_while(make_partition: Make) -> None:
+    one = await make_partition()
+    position = one.write()
+    one.sink.script = lambda entry, attempt: UNTRIED if attempt < 30 else APPLIED
+    await one.until_done()
+    assert one.sink.applied == [position] and one.now > NOW * 1000, "not at once, again and again"
+
+
+# ------------------------------------------------------------------------------------------------ what is shared
+
+
+async def test_a_prober_that_ends_in_the_middle_leaves_the_probe_to_others(make_partition: Make) -> None:
+    one = await make_partition()
+    one.sink.late_writes_harmless = False
+    one.sink.down = True
+    position = one.write()
+    await one.later(5)
+
+    async def frozen() -> None:
+        raise Fenced("it may have been replaced")
+
+    checkpoint = one._begin()
+    checkpoint.make_sure = frozen
+    breaker = one.processor._dispatcher.breaker  # type: ignore[attr-defined]
+    assert breaker.state is State.OPEN
+    one.now += 60_000_000
+    fetch = one._front(one.log_topic)
+    assert fetch is not None and one.processor.wants(one.log_topic)
+    with pytest.raises(Fenced):
+        await one.processor.process(fetch, checkpoint)
+    assert breaker.state is State.OPEN and one.committed[one.log_topic] == position
+
+
+async def test_after_a_suspect_ends_without_an_attempt_calls_are_large_again(make_partition: Make) -> None:
+    one = await make_partition()
+    bad = one.write(b"bad")
+    one.sink.script = lambda entry, attempt: Down("it times out") if entry.position == bad else APPLIED
+    await one.later(5)
+    one.say(control.encode(control.Control(control.Kind.QUARANTINE, bad)))
+    await one.until_done()
+    one.write(b"good")
+    await one.later(60)
+    positions = [one.write(b"%d" % n) for n in range(100)]
+    await one.settle()
+    assert one.sink.calls[-1] == positions
+
+
+async def test_keys_that_are_held_are_bounded_as_well(make_partition: Make) -> None:
+    """They wait for people, and are in memory, though no record of theirs is parked."""
+    one = await make_partition(on_dead="hold", limits={"parked": 120, "dead": "1000000/s"}, fetch=10)
+    one.sink.script = lambda entry, attempt: Dead("no such column")
+    positions = [one.write(b"%d" % n) for n in range(1_500)]
+    await one.settle()
+    assert 120 // one.namespace.topics.partitions <= len(one.blocked) <= 120 + 500
+    one.sink.script = lambda entry, attempt: APPLIED
+    for position in list(one.dead):
+        one.redrive(position)
+    await one.until_done()
+    assert sorted(one.sink.applied) == positions
