@@ -29,8 +29,9 @@ from walstream.sinks.base import Readable
 
 PARTITIONS = {EAST: 4, WEST: 3}
 DAYS = 7  # of the month
-CUT, ASKED, HEALED = 0.3, 0.35, 0.7  # how much is written when it happens
-KILLS = ((0.5, EAST, "router"), (0.8, WEST, "flights.to-east"))
+CUT, ASKED, HEALED = 0.4, 0.45, 0.75  # how much is written when it happens
+KILLS = ((0.6, EAST, "router"), (0.85, WEST, "flights.to-east"))
+CALM = 4.0  # seconds before the cut of which latencies are shown; servers that were just started are slow before that
 LOOK_EVERY = 2.0  # seconds between two comparisons of the stores on the way
 SETTLE = 5.0  # seconds for which rows that differ in the end are looked at
 
@@ -103,7 +104,7 @@ class Side:
     behind
         How many positions of its log the other region was behind when the way was open again.
     latency_ms
-        From a write in the other region into the log here, before the cut.
+        From a write in the other region into the log here, in the last seconds before the cut.
     """
 
     written: int = 0
@@ -213,6 +214,7 @@ class RegionsDemo:
             regional={name: KafkaOptions(quick=True, advertised=link.port) for name, link in self._links.items()},
         )
         self._regions: dict[str, Region] = {}
+        self._cut_at = 0.0  # seconds since the epoch
 
     def run(self) -> Result:
         """Do it all.
@@ -316,10 +318,9 @@ class RegionsDemo:
         self._look()
 
     def _cut(self, view: View) -> None:
-        for region in self._regions.values():
-            region.traffic.until = time.time() * 1000
         for link in self._links.values():
             link.cut()
+        self._cut_at = time.time()
         view.is_cut = True
         self._audience.event("the way between the regions is cut; both are written to as before")
 
@@ -400,7 +401,8 @@ class RegionsDemo:
         for name, region in self._regions.items():
             side, traffic = result.sides[name], region.traffic
             side.written, side.sent, side.circled = traffic.written, traffic.sent, traffic.circled
-            side.in_log, side.latency_ms = traffic.in_log, traffic.latencies.summary()
+            side.in_log = traffic.in_log
+            side.latency_ms = traffic.latencies(self._cut_at - CALM, self._cut_at).summary()
             side.log = compare_log(writes, traffic.counts, traffic.times)
             found[name] = [json.loads(text) for text in region.rows().values()]
             side.rows = compare_rows(expected, found[name], "flight")

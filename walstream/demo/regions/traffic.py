@@ -49,9 +49,6 @@ class Traffic:
         How many positions of the log each target still has before it, as of the last of
     looks
         so many looks.
-    latencies
-        Of records from another region: how long they took from the ingress there into the log here. Both times are the
-        brokers', which share a clock. Only of those that came before `until` (ms since the epoch).
     """
 
     def __init__(self, region: str, kafka: KafkaConnection, namespace: Namespace) -> None:
@@ -66,13 +63,28 @@ class Traffic:
         self.written = self.sent = self.circled = self.from_elsewhere = 0
         self.lags = dict.fromkeys(namespace.targets, 0)
         self.looks = 0
-        self.latencies = Latencies()
-        self.until = float("inf")
+        self._took: list[tuple[int, int]] = []  # when a record of another region came, and how long it took, ms
 
     @property
     def in_log(self) -> int:
         """How many records the log has, each counted once."""
         return len(self.counts)
+
+    def latencies(self, begin: float, end: float) -> Latencies:
+        """How long records of another region took from the ingress there into the log here.
+
+        Both times are the brokers', which share a clock.
+
+        Parameters
+        ----------
+        begin, end
+            Only of those that came between these times, seconds since the epoch.
+        """
+        found = Latencies()
+        for at, took in self._took:
+            if begin <= at / 1000 < end:
+                found.add(took)
+        return found
 
     @contextmanager
     def looking(self) -> Iterator[None]:
@@ -160,8 +172,7 @@ class Traffic:
         if headers.get(PATH_HEADER) is not None:
             self.from_elsewhere += 1
             here = message.timestamp()[1]
-            if here < self.until:
-                self.latencies.add(here - int(headers[TIMESTAMP_HEADER]))
+            self._took.append((here, here - int(headers[TIMESTAMP_HEADER])))
 
     def _ends(self, topic: str) -> dict[tuple[str, int], int]:
         return self._admin.offsets([(topic, number) for number in self._partitions], "latest")
