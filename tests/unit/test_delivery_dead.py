@@ -290,6 +290,21 @@ async def test_a_record_is_quarantined_while_it_waits(make_partition: Make) -> N
     assert one.dead == {head: DEAD, follower: DEAD} and one.sink.applied == [last]
 
 
+async def test_what_people_say_is_heard_before_anything_is_tried_again(make_partition: Make) -> None:
+    """It may be a record that ends its workers, and so every one that begins."""
+    one = await make_partition(retry=SECOND, fetch=1)
+    position = one.write()
+    one.sink.answers[position] = [BUSY]
+    await one.settle()
+    one.now += 60_000_000
+    one.say(control.encode(control.Control(control.Kind.RESUME)))
+    one.say(control.encode(control.Control(control.Kind.QUARANTINE, position)))
+    one.sink.calls.clear()
+    await one.crash()
+    await one.until_done()
+    assert one.sink.calls == [] and list(one.dead) == [position]
+
+
 async def test_a_quarantined_record_may_be_redriven(make_partition: Make) -> None:
     one = await make_partition()
     position = one.write()

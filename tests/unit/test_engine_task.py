@@ -567,6 +567,18 @@ async def test_an_opening_reads_the_first_source_to_its_end_and_then_the_next(wo
 
 
 @two_sources
+async def test_nothing_is_due_before_the_first_source_was_read_to_its_end(worker: Worker) -> None:
+    worker.broker.first_end, worker.processor.due = 2, [1, 2]
+    await worker.start()
+    worker.fetch(0, source=FIRST)
+    await worker.until(lambda: worker.task.committed["first"] == 1)
+    assert worker.processor.sent == []
+    worker.fetch(1, source=FIRST)
+    await worker.until(lambda: worker.processor.sent == [1, 2])
+    assert worker.processor.seen == [0, 1]
+
+
+@two_sources
 async def test_all_sources_are_read_at_once_where_nothing_waits_in_the_first(worker: Worker) -> None:
     await worker.start()
     assert worker.consumer.started == [FIRST, SOURCE]

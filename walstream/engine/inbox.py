@@ -95,6 +95,11 @@ class Inbox:
             self._read += 1
         return due
 
+    @property
+    def reads_all(self) -> bool:
+        """Whether each source is being read: what stood in the earlier ones at the opening is done."""
+        return self._read == len(self.queues)
+
     def offer(self, fetch: Fetch) -> bool:
         """Take a fetch in, if it is the next one; whether it was. Never waits."""
         queue = self._by_topic[fetch.topic]

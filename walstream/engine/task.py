@@ -39,6 +39,7 @@ log = logging.getLogger(__name__)
 CHECKPOINT_AGE = 1_000  # ms; a sink outside Kafka leaves no output, and a backlog must be committed as it is worked off
 BACKLOG = 64 << 10  # bytes that wait; with less, records wait no longer than the topology allows
 REOPEN_DELAY, REOPEN_DELAY_MOST = 0.2, 5.0  # s
+NOT_YET = 0.1  # s between two looks at whether an earlier source is wanted, while a later one is not read yet
 RELEASE_TIMEOUT = 5.0  # s; a rebalance waits for it
 
 
@@ -291,7 +292,9 @@ class Task:
     # Work that comes of time
 
     def _is_due(self) -> bool:
-        due = None if self._processor is None else self._processor.due_at()
+        if self._processor is None or not self._inbox.reads_all:
+            return False  # what people say of it may stand in the first source
+        due = self._processor.due_at()
         return due is not None and due <= self._engine.clock.now()
 
     def _set_timer(self) -> asyncio.TimerHandle | None:
@@ -299,7 +302,7 @@ class Task:
         due = self._processor.due_at()
         if due is None:
             return None
-        wait = max(due - self._engine.clock.now(), 0) / 1e6
+        wait = max((due - self._engine.clock.now()) / 1e6, 0 if self._inbox.reads_all else NOT_YET)
         return asyncio.get_running_loop().call_later(wait, self._wake.set)
 
     def check_due(self) -> None:

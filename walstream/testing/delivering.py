@@ -352,6 +352,9 @@ class DeliveryPartition:
     @property
     def is_due(self) -> bool:
         """Whether the task would let the processor do what is due."""
+        earlier = self.topology.sources[:-1]
+        if any(self._positions[topic] < self._first_ends[topic] for topic in earlier):
+            return False
         due = self.processor.due_at()
         return due is not None and due <= self.clock.now()
 
