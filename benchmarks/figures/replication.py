@@ -242,7 +242,9 @@ def _follow(both: Regions, store: RedisServer, partitions: int, rate: float, sec
         connections={"store": {"sink": "redis", "host": store.address.host, "port": store.address.port}},
     )  # fmt: skip
     west.apply()
-    west.add_target("store", {"sink": "redis", "connection": "store", "options": {"key": "{id}", "value": "note"}})
+    west.add_target(
+        "store", {"sink": "redis", "connection": "store", "options": {"key": "{id}:{seq}", "value": "note"}}
+    )
     east.apply()
     east.add_target("to-west", _target())
     commands = [
@@ -305,4 +307,4 @@ def look_for(client: Any, numbers: range, limit: float, check: Callable[[], None
 
 
 def _key(number: int) -> str:
-    return f"row-{number:09d}"
+    return f"row-{number:09d}:0"

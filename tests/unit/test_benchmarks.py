@@ -253,7 +253,7 @@ class Rows:
 
 
 def test_rows_in_the_other_region_are_looked_for_until_each_was_read() -> None:
-    late = {f"row-{number:09d}": 1 + number % 3 for number in range(0, 60, 3)} | {"row-000000006": 4}
+    late = {f"row-{number:09d}:0": 1 + number % 3 for number in range(0, 60, 3)} | {"row-000000006:0": 4}
     found = look_for(Rows(late), range(0, 60, 3), 10.0, lambda: None)
     assert sorted(number for number, _ in found) == list(range(0, 60, 3)) and found[-1][0] == 6
     assert all(milliseconds >= 5 for _, milliseconds in found)
@@ -261,7 +261,7 @@ def test_rows_in_the_other_region_are_looked_for_until_each_was_read() -> None:
 
 def test_rows_that_do_not_come_are_given_up() -> None:
     with pytest.raises(TimeoutError, match="only 1 of 2 rows"):
-        look_for(Rows({"row-000000000": 1, "row-000000001": 1_000}), range(2), 0.02, lambda: None)
+        look_for(Rows({"row-000000000:0": 1, "row-000000001:0": 1_000}), range(2), 0.02, lambda: None)
 
 
 def test_rows_may_say_when_they_were_written() -> None:
