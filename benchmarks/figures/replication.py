@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -9,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 import redis
 
 from benchmarks.cluster import Cluster
@@ -153,7 +155,7 @@ def readable(both: Regions, *, partitions: int, rate: float, seconds: float, lat
     (folder := both.west.folder / "redis").mkdir(parents=True)
     store = RedisServer(folder)
     try:
-        found = _follow(both, store, partitions, rate, seconds)
+        found, cores = _follow(both, store, partitions, rate, seconds)
     finally:
         store.close()
     found.sort()
@@ -167,7 +169,8 @@ def readable(both: Regions, *, partitions: int, rate: float, seconds: float, lat
     }
     rows = [(name, *(f"{value:.1f}" for value in found.values())) for name, found in measured.items()]
     results.show(("ms", *points), rows)
-    results.save(measured)
+    results.save(measured | {"cores": cores})
+    console.print(f"cores in use: {cores}")
 
 
 def _deployment(both: Regions, way: str, partitions: int) -> Deployment:
@@ -234,8 +237,10 @@ def _in_turns(
     )  # fmt: skip
 
 
-def _follow(both: Regions, store: RedisServer, partitions: int, rate: float, seconds: float) -> list[float]:
-    """Milliseconds of each row that was looked for, once warm."""
+def _follow(
+    both: Regions, store: RedisServer, partitions: int, rate: float, seconds: float
+) -> tuple[list[float], dict[str, float]]:
+    """Milliseconds of each row that was looked for, once warm; and how many cores were in use, by whom."""
     east = _deployment(both, both.way, partitions)
     west = Deployment(
         both.west, NAME, partitions=partitions, key="{id}", region=WEST,
@@ -263,12 +268,20 @@ def _follow(both: Regions, store: RedisServer, partitions: int, rate: float, sec
             if time.monotonic() > deadline:
                 raise TimeoutError("what was written in the east does not come to the west's Redis")
             time.sleep(0.05)
+        before, servers = workers.usage()[0], both.cpu()
+        psutil.cpu_percent()
         writer = paced(both.east.brokers, east.ingress, shape, rate, seconds + WARM)
         every = max(1, int(rate // 500))
         found = look_for(client, range(0, round(rate * (seconds + WARM)), every), seconds + WARM + 60, workers.check)
         writer.join()
+        lasted = seconds + WARM
+        cores = {
+            "workers": round((workers.usage()[0] - before) / lasted, 2),
+            "servers": round((both.cpu() - servers) / lasted, 2),
+            "all": round(psutil.cpu_percent() / 100 * (os.cpu_count() or 1), 2),
+        }
     client.close()
-    return [late for number, late in found if number >= rate * WARM]
+    return [late for number, late in found if number >= rate * WARM], cores
 
 
 def look_for(client: Any, numbers: range, limit: float, check: Callable[[], None]) -> list[tuple[int, float]]:
