@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry
 
-from walstream import blocked, control, dead, deadletter, delivery_tables, marks, topics
+from walstream import blocked, control, dead, delivery_tables, marks, topics
 from walstream.attempt import Attempt, next_due, read_attempt, retry_message
 from walstream.backoff import Backoff
 from walstream.blocked import Blocked
@@ -34,6 +34,7 @@ from walstream.engine.fetch import Fetch
 from walstream.engine.topology import Topology
 from walstream.entry import Entry
 from walstream.errors import ConfigurationError, RecordRefused
+from walstream.graveyard import Graveyard
 from walstream.kafka import KafkaConnection
 from walstream.marks import Counts
 from walstream.metrics import DeliveryMetrics, TargetCollector, serve
@@ -110,12 +111,11 @@ class DeliveryProcessor:
         self._most = max(options.limits.parked // partitions, 1)
         self._rate = None if options.limits.rate is None else options.limits.rate / partitions
         self._retries = topics.retry(namespace, target).name
-        self._dlq = topics.target_dlq(namespace, target).name
-        self._dead_table = delivery_tables.dead(namespace, target)
         self._state_table = delivery_tables.state(namespace, target) if options.stateful else None
         self._dispatcher, self._metrics = dispatcher, metrics
         self._monotonic = dispatcher.monotonic
         self._parking = Parking(namespace, target, partition)
+        self._graveyard = Graveyard(namespace, target)
         self._standing = Standing(namespace, target, partition)
         self._clock: Clock
         self._acquired = False
@@ -123,7 +123,6 @@ class DeliveryProcessor:
         self._paced_until = float("-inf")  # the same, as far as only a rate says so: a moment, on which all may wait
         self._patience = Backoff(options.retry)  # with a sink that does what is in no table
         self._is_full = False
-        self._dead = 0
         self._state_rows: dict[bytes, bytes | None] = {}
 
     # The life of a partition
@@ -133,8 +132,7 @@ class DeliveryProcessor:
         self._clock = checkpoint.clock
         await self._dispatcher.acquire(self._partition, lambda: self.counts)
         self._parking.open(checkpoint, _now())
-        rows = checkpoint.table(self._dead_table).items()
-        self._dead = sum(dead.decode(row).state is dead.State.DEAD for _, row in rows)
+        self._graveyard.open(checkpoint)
         on_its_way = self._standing.open(checkpoint)
         if not self._dispatcher.harmless:
             if on_its_way:
@@ -242,7 +240,7 @@ class DeliveryProcessor:
         until = next((item.entry.position for item, found in zip(items, outcomes, strict=True) if found is None), None)
         for record, reason in refused:
             if until is None or record.offset < until:
-                self._bury_foreign(record, reason, checkpoint)
+                self._graveyard.bury_foreign(record, reason, checkpoint)
         for row, entry in behind:
             if (until is None or entry.position < until) and row.place(entry.position) is blocked.Place.BEHIND:
                 self._parking.park(row, entry)
@@ -301,7 +299,7 @@ class DeliveryProcessor:
                 if said is not None and not self._resurrect(said, record, checkpoint):
                     continue
             except RecordRefused as refusal:
-                self._bury_foreign(record, refusal, checkpoint)
+                self._graveyard.bury_foreign(record, refusal, checkpoint)
                 continue
             if attempt.due:
                 self._parking.schedule(record, attempt.due)
@@ -344,13 +342,9 @@ class DeliveryProcessor:
         redrive = said.kind is control.Kind.REDRIVE
         if said.position is None:
             return redrive  # it came from outside the log, and has no row
-        table, key = checkpoint.table(self._dead_table), dead.row_key(said.position)
-        row = table.get(key)
-        if not dead.may_change(row, said.when):
+        state = dead.State.REDRIVEN if redrive else dead.State.DROPPED
+        if not self._graveyard.change(said.position, said.when, state, checkpoint):
             return False
-        now = _now()
-        table.put(key, dead.encode(dead.State.REDRIVEN if redrive else dead.State.DROPPED, now), now)
-        self._dead -= row is not None
         rows = self._parking.blocked
         held = rows.get(record.key) if record.key is not None else _with_head(said.position, rows.values())
         if held is not None and held.state is blocked.State.HELD and held.head == said.position:
@@ -498,7 +492,7 @@ class DeliveryProcessor:
                 count, first = before.count + 1, before.first
                 again = next_due(self._retry, count, before.age, after, self._clock.now(), random.random())
                 if again is None:
-                    return self._bury(entry, before, reason, count, checkpoint)
+                    return self._bury(before, reason, count, checkpoint)
                 due, age = again
                 message = retry_message(
                     entry, target=self._name, count=count, age=age, due=due, reason=reason, first=first, now=_now()
@@ -507,28 +501,12 @@ class DeliveryProcessor:
                 output.append(entry.timestamp, message.key, message.value, message.headers)
                 return blocked.State.RETRYING if self._ordered else blocked.State.RELEASED
             case Dead(reason):
-                return self._bury(entry, before, reason, before.count + 1, checkpoint)
+                return self._bury(before, reason, before.count + 1, checkpoint)
         return blocked.State.RELEASED
 
-    def _bury(
-        self, entry: Entry, before: Attempt, reason: str, count: int, checkpoint: Checkpoint
-    ) -> blocked.State:  # fmt: skip
-        now = _now()
-        message = deadletter.dead(
-            entry, target=self._name, reason=reason, attempt=count, age=before.age, now=now,
-            first=before.first,
-        )  # fmt: skip
-        checkpoint.output(self._dlq).append(entry.timestamp, message.key, message.value, message.headers)
-        if entry.position >= 0:
-            checkpoint.table(self._dead_table).put(dead.row_key(entry.position), dead.encode(dead.State.DEAD, now), now)
-            self._dead += 1
+    def _bury(self, before: Attempt, reason: str, attempts: int, checkpoint: Checkpoint) -> blocked.State:
+        self._graveyard.bury(before, reason, attempts, checkpoint)
         return blocked.State.HELD if self._hold else blocked.State.RELEASED
-
-    def _bury_foreign(self, record: KafkaRecord, refusal: RecordRefused, checkpoint: Checkpoint) -> None:
-        """Put aside what somebody else wrote into the log, or onto the retry topic."""
-        limit, now = self._namespace.topics.max_record, _now()
-        message = deadletter.not_understood(record, refusal, limit=limit, now=now)
-        checkpoint.output(self._dlq).append(record.timestamp, message.key, message.value, message.headers)
 
     def _write_state(self, checkpoint: Checkpoint) -> None:
         assert self._state_table is not None
@@ -544,7 +522,7 @@ class DeliveryProcessor:
     def counts(self) -> Counts:
         """How much waits, and how much is dead."""
         parking = self._parking
-        return Counts(parking.retrying, parking.parked, len(parking.blocked), self._dead)
+        return Counts(parking.retrying, parking.parked, len(parking.blocked), self._graveyard.count)
 
     def finish(self, checkpoint: Checkpoint) -> None:
         self._parking.finish(checkpoint, _now())
