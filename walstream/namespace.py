@@ -204,7 +204,7 @@ class LimitOptions(Words):
         Records per second; None is as many as it takes.
     parked
         Records that may wait at the target, of all partitions together: those to be tried again, and those parked
-        behind one of them. Beyond that the partition stops.
+        behind one of them; and as many keys that dead ones hold. Beyond that the partition stops.
     dead
         Dead letters per second, over a minute, beyond which the target is paused while most of its records die.
     """
