@@ -311,7 +311,7 @@ def test_replication_has_goals_for_itself_and_against_others(rate: float, reache
         "aiokafka loop, by hand": {"rounds": [drained(100_000)]},
         "MirrorMaker 2": {"rounds": [drained(60_000, 3.0)]},
     }
-    found = Measurements([entry(measured, "replication", partitions=4, duplicates=0.0, rounds=1)])
+    found = Measurements([entry(measured, "replication", records=1_000_000, partitions=4, duplicates=0.0, rounds=1)])
     mine = next(number for number, goal in enumerate(GOALS) if goal.figure.startswith("replication, one region"))
     rows = [goal.row(found) for goal in GOALS[mine : mine + 3]]
     assert [row[3] for row in rows] == [reached, "yes" if rate > 75_000 else "**no**", "yes"]
