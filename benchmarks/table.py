@@ -337,7 +337,7 @@ one figure, `.venv/bin/python -m benchmarks --help` lists them.
   it. The proxy delays each direction by half of the latency, and bounds nothing else; the run without latency goes by
   the same proxy. The loop by hand sends each record to the partition of the same number, and does not hash its key.
   MirrorMaker 2 runs two tasks, with fetches and batches enlarged, as a process of its own, and copies the log as it
-  is. Rows are looked for in the other region's Redis every few milliseconds, one in ten, once 20 s have passed; half of
+  is; its code is not compiled yet in a run of fewer than a million records, which is then no comparison. Rows are looked for in the other region's Redis every few milliseconds, one in ten, once 20 s have passed; half of
   the latency is the way there, and not counted as `beyond`.
 - Figures are medians; in parentheses, the range of the rounds. A ratio is taken round by round.
 - The loop by hand is aiokafka with batches of 1 MB, RocksDB with bloom filters, and the garbage collector tamed. Kafka
