@@ -333,12 +333,13 @@ one figure, `.venv/bin/python -m benchmarks --help` lists them.
   not hidden behind the target. They count what they take, and watch the order of each key: a run in which something is
   missing, or out of order where keys have one, ends the measurement. The log is written as a router would have written
   it. While millions wait for a target that is down, some thousands of records come again and again.
-- Between two regions are two Kafkas on this machine; what a contender has to itself is what they and the proxy leave of
-  it. The proxy delays each direction by half of the latency, and bounds nothing else; the run without latency goes by
-  the same proxy. The loop by hand sends each record to the partition of the same number, and does not hash its key.
-  MirrorMaker 2 runs two tasks, with fetches and batches enlarged, as a process of its own, and copies the log as it
-  is; its code is not compiled yet in a run of fewer than a million records, which is then no comparison. Rows are looked for in the other region's Redis every few milliseconds, one in ten, once 20 s have passed; half of
-  the latency is the way there, and not counted as `beyond`.
+- Between two regions are two Kafkas on this machine; what a contender has to itself is what they and the proxy leave
+  of it. The proxy delays each direction by half of the latency, and bounds nothing else; the run without latency goes
+  by the same proxy. The loop by hand sends each record to the partition of the same number, and does not hash its
+  key. MirrorMaker 2 runs two tasks, with fetches and batches enlarged, as a process of its own, and copies the log as
+  it is; its code is not compiled yet in a run of fewer than a million records, which is then no comparison. Rows are
+  looked for in the other region's Redis every few milliseconds, one in ten, once 20 s have passed; half of the
+  latency is the way there, and not counted as `beyond`.
 - Figures are medians; in parentheses, the range of the rounds. A ratio is taken round by round.
 - The loop by hand is aiokafka with batches of 1 MB, RocksDB with bloom filters, and the garbage collector tamed. Kafka
   Streams is the Processor API with batches of 256 KiB, the parallel collector, and commits each second with
