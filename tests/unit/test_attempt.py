@@ -214,7 +214,10 @@ def test_the_target_is_left_alone_for_as_long_as_it_asks() -> None:
 
 @given(
     st.builds(
-        RetryOptions.model_construct, attempts=st.integers(1, 10**6), age=st.integers(0, 10**12), initial=st.integers(1, 1_000),
+        RetryOptions.model_construct,
+        attempts=st.integers(1, 10**6),
+        age=st.integers(0, 10**12),
+        initial=st.integers(1, 1_000),
         multiplier=st.floats(1, 100), max=st.integers(1_000, 10**9),
     ),
     st.integers(1, 10**6), st.integers(0, 10**12), st.none() | st.floats(), times, draws,

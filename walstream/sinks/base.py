@@ -2,7 +2,7 @@
 
 A sink answers for every entry: `APPLIED`, `SKIPPED` (already there), `Retry`, `Dead`, or `UNTRIED`. An exception is
 looked up in the sink's table of errors; one that is not in the table holds the partition and is reported, and never
-counts as applied. An exception that has an attribute `after` says for how many seconds the target wants to be left alone.
+counts as applied. An exception that has an attribute `after` says for how many seconds the target is to be left alone.
 """
 
 from __future__ import annotations
