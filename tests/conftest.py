@@ -155,10 +155,10 @@ def make_cassandra(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MakeSer
 @pytest.fixture(scope="module")
 def make_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MakeServer]:
     """Make a Redis of one's own, with more of its command line if need be; ended after the module."""
-    from walstream.testing.redis_server import RedisServer, redis_binary
+    from walstream.testing.redis_server import RedisServer
 
-    if redis_binary() is None:
-        pytest.skip("there is no redis-server; on Debian and Ubuntu: apt-get install redis-server")
+    if (missing := RedisServer.missing()) is not None:
+        pytest.skip(missing)
     with ExitStack() as stack:
 
         def make(*arguments: str) -> Server:
@@ -170,10 +170,10 @@ def make_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MakeServer]
 @pytest.fixture(scope="module")
 def make_memcached(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MakeServer]:
     """Make a memcached of one's own, with more of its command line if need be; ended after the module."""
-    from walstream.testing.memcached_server import MISSING, MemcachedServer, memcached_binary
+    from walstream.testing.memcached_server import MemcachedServer
 
-    if memcached_binary() is None:
-        pytest.skip(MISSING)
+    if (missing := MemcachedServer.missing()) is not None:
+        pytest.skip(missing)
     with ExitStack() as stack:
 
         def make(*arguments: str) -> Server:

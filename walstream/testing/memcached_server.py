@@ -1,79 +1,25 @@
-"""A real memcached for tests: a child process of this machine."""
+"""A real memcached for tests, and a look into it as an ordinary client has it."""
 
 from __future__ import annotations
 
 import os
 import pwd
-import shutil
 import socket
-import time
-from collections.abc import Sequence
-from pathlib import Path
 
-from walstream.errors import ServerError
-from walstream.local.ports import free_port
-from walstream.local.processes import Identity, spawn
-from walstream.testing.servers import Address
-
-START_SECONDS = 20.0
-MISSING = "there is no memcached; on Debian and Ubuntu: apt-get install memcached"
+from walstream.testing.child_server import ChildServer
 
 
-def memcached_binary() -> str | None:
-    """The path of ``memcached``, which Debian has in the package of that name."""
-    return shutil.which("memcached")
+class MemcachedServer(ChildServer):
+    """A memcached of one's own."""
 
+    program = "memcached"
 
-class MemcachedServer:
-    """A server of one's own on a free port.
-
-    Parameters
-    ----------
-    folder
-        Empty; for its log.
-    arguments
-        More of its command line, such as ``--memory-limit=1``.
-    """
-
-    proxied = None
-
-    def __init__(self, folder: Path, arguments: Sequence[str] = ()) -> None:
-        self._folder, self._arguments = folder, arguments
-        self.address = Address(f"127.0.0.1:{free_port()}")
-        self.start()
-
-    def start(self) -> None:
-        """Start it, empty, and wait until it takes connections.
-
-        Raises
-        ------
-        ServerError
-            There is no ``memcached``, or it does not answer.
-        """
-        binary = memcached_binary()
-        if binary is None:
-            raise ServerError(MISSING)
-        log = self._folder / "memcached.log"
+    def options(self) -> list[str]:
         user = pwd.getpwuid(os.getuid()).pw_name  # as root it asks for one
-        command = [binary, f"--port={self.address.port}", "--listen=127.0.0.1", f"--user={user}"]
-        self._process, self._identity = spawn(
-            [*command, *self._arguments], log=log, folder=self._folder, owner=Identity.of(os.getpid())
-        )
-        deadline = time.monotonic() + START_SECONDS
-        while not self._ready():
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                self.close()
-                raise ServerError(f"memcached does not answer. The end of its log:\n{log.read_text()[-2000:]}")
-            time.sleep(0.02)
+        return [f"--port={self.address.port}", "--listen=127.0.0.1", f"--user={user}"]
 
-    def stop(self, *, kill: bool = False) -> None:
-        """Stop it; what it held is gone."""
-        self._identity.end(kill=kill)
-        self._process.wait()
-
-    def close(self) -> None:
-        """End it for good."""
-        self.stop(kill=True)
+    def is_ready(self, connection: socket.socket) -> bool:
+        return True
 
     def ask(self, command: bytes) -> bytes:
         """Send one command of the text protocol, complete, and answer with what comes back, as an ordinary client."""
@@ -100,10 +46,3 @@ class MemcachedServer:
     def count(self, name: str) -> int:
         """One of the server's statistics."""
         return int(self.ask(b"stats\r\n").partition(b"STAT %b " % name.encode())[2].split()[0])
-
-    def _ready(self) -> bool:
-        try:
-            with socket.create_connection((self.address.host, self.address.port), timeout=1):
-                return True
-        except OSError:
-            return False
