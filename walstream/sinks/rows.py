@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import orjson
+from pydantic import Field, field_validator
 
 from walstream.entry import Entry
 from walstream.errors import RecordRefused
@@ -12,6 +14,34 @@ from walstream.invalidation import TYPE as INVALIDATION_TYPE
 from walstream.invalidation import parse_invalidation
 from walstream.mutation import TYPE as MUTATION_TYPE
 from walstream.mutation import KeyTemplate, parse_mutation, to_json
+from walstream.namespace import Words
+from walstream.sinks.base import SKIPPED, Dead, Outcome
+
+T = TypeVar("T")
+
+
+class RowOptions(Words):
+    """How a row becomes a key, as all of these sinks are told.
+
+    Parameters
+    ----------
+    key
+        Text with key columns in braces; ``{{`` and ``}}`` are braces.
+    value
+        ``json``: one text with all columns; else the column whose value is kept, or what the sink has beside.
+    table
+        The table whose mutations these are; others are refused. Without it, all are taken.
+    """
+
+    key: str = Field(min_length=1)
+    value: str = Field(min_length=1)
+    table: str | None = Field(default=None, min_length=1)
+
+    @field_validator("key")
+    @classmethod
+    def _well_formed(cls, key: str) -> str:
+        KeyTemplate(key)
+        return key
 
 
 class RowWrite(NamedTuple):
@@ -93,6 +123,29 @@ class RowReader:
         else:
             texts = [(name.encode(), _text(value)) for name, value in columns.items()]
         return RowWrite(key, "put", entry.time, texts)
+
+
+def read_all(batch: Sequence[Entry], read: Callable[[Entry], T | None]) -> tuple[dict[int, T], dict[int, Outcome]]:
+    """Read a batch: what is to be done, and the outcomes of what is not, each by its place.
+
+    Parameters
+    ----------
+    read
+        Reads an entry; None is nothing to do. Whatever it refuses is dead.
+    """
+    found: dict[int, T] = {}
+    outcomes: dict[int, Outcome] = {}
+    for place, entry in enumerate(batch):
+        try:
+            what = read(entry)
+        except RecordRefused as refused:
+            outcomes[place] = Dead(str(refused))
+            continue
+        if what is None:
+            outcomes[place] = SKIPPED
+        else:
+            found[place] = what
+    return found, outcomes
 
 
 def _json_text(value: Any) -> bytes:

@@ -29,12 +29,10 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, Final
 
-from pydantic import Field, field_validator
+from pydantic import field_validator
 
 from walstream.entry import Entry
 from walstream.errors import RecordRefused, SinkError
-from walstream.mutation import KeyTemplate
-from walstream.namespace import Words
 from walstream.sinks.base import (
     RETRY,
     SKIPPED,
@@ -50,7 +48,7 @@ from walstream.sinks.base import (
 )
 from walstream.sinks.memcached.client import Client, Misunderstood, shown
 from walstream.sinks.row import Row
-from walstream.sinks.rows import RowReader, RowWrite
+from walstream.sinks.rows import RowOptions, RowReader, RowWrite, read_all
 
 # https://docs.memcached.org/protocols/basic/ (keys): at most 250 bytes, no spaces, no control characters
 _KEY: Final = re.compile(rb"[^\x00-\x20\x7f]{1,250}")
@@ -74,7 +72,7 @@ class Contended(SinkError):
     """Each time that the key is to be written it is not as it was a moment before."""
 
 
-class MemcachedOptions(Words):
+class MemcachedOptions(RowOptions):
     """How a row becomes a key.
 
     Parameters
@@ -86,16 +84,6 @@ class MemcachedOptions(Words):
     table
         The table whose mutations these are; others are refused. Without it, all are taken.
     """
-
-    key: str = Field(min_length=1)
-    value: str = Field(min_length=1)
-    table: str | None = Field(default=None, min_length=1)
-
-    @field_validator("key")
-    @classmethod
-    def _well_formed(cls, key: str) -> str:
-        KeyTemplate(key)
-        return key
 
     @field_validator("value")
     @classmethod
@@ -128,18 +116,10 @@ class MemcachedSink(StatefulSink):
         self._client.close()
 
     async def write_with(self, batch: Sequence[Entry], state: State) -> Sequence[Outcome]:
-        outcomes: dict[int, Outcome] = {}
+        writes, outcomes = read_all(batch, self._read)
         runs: dict[bytes, list[tuple[int, RowWrite]]] = {}
-        for i, entry in enumerate(batch):
-            try:
-                write = self._read(entry)
-            except RecordRefused as refused:
-                outcomes[i] = Dead(str(refused))
-                continue
-            if write is None:
-                outcomes[i] = SKIPPED
-            else:
-                runs.setdefault(write.key, []).append((i, write))
+        for i, write in writes.items():
+            runs.setdefault(write.key, []).append((i, write))
         keys = list(runs)
         known = [Row() if row is None else Row.from_bytes(row) for row in state.get_many(keys)] if keys else []
         changed: dict[bytes, bytes | None] = {}

@@ -22,14 +22,13 @@ import logging
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, ClassVar, Final
 
-from pydantic import Field, field_validator
+from pydantic import field_validator
 from redis import exceptions
 from redis.asyncio import Redis
 
 from walstream.entry import Entry
-from walstream.errors import RecordRefused, SinkError
+from walstream.errors import SinkError
 from walstream.mutation import KeyTemplate
-from walstream.namespace import Words
 from walstream.sinks.base import (
     APPLIED,
     DEAD,
@@ -47,6 +46,7 @@ from walstream.sinks.base import (
 from walstream.sinks.redis import reading, script
 from walstream.sinks.redis.rows import PREFIX, Rows
 from walstream.sinks.redis.session import make_client
+from walstream.sinks.rows import RowOptions, read_all
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ CODES: Final = {"BUSY": TARGET_DOWN, "MISCONF": TARGET_DOWN, "NOREPLICAS": TARGE
 """What the first word of an answer means, where the library has no class of its own for it."""
 
 
-class RedisOptions(Words):
+class RedisOptions(RowOptions):
     """How a row becomes a key.
 
     Parameters
@@ -67,14 +67,9 @@ class RedisOptions(Words):
         The table whose mutations these are; others are refused. Without it, all are taken.
     """
 
-    key: str = Field(min_length=1)
-    value: str = Field(min_length=1)
-    table: str | None = Field(default=None, min_length=1)
-
     @field_validator("key")
     @classmethod
-    def _well_formed(cls, key: str) -> str:
-        KeyTemplate(key)
+    def _of_its_own(cls, key: str) -> str:
         if key.startswith(PREFIX.decode()):
             raise ValueError(f"keys that begin with {PREFIX.decode()} are walstream's own; begin it with another word")
         return key
@@ -135,18 +130,7 @@ class RedisSink(Sink, Readable):
             await client.connection_pool.disconnect()
 
     async def write(self, batch: Sequence[Entry]) -> Sequence[Outcome]:
-        outcomes: dict[int, Outcome] = {}
-        calls: dict[int, list[bytes]] = {}
-        for i, entry in enumerate(batch):
-            try:
-                arguments = self._rows.arguments(entry)
-            except RecordRefused as refused:
-                outcomes[i] = Dead(str(refused))
-                continue
-            if arguments is None:
-                outcomes[i] = SKIPPED
-            else:
-                calls[i] = arguments
+        calls, outcomes = read_all(batch, self._rows.arguments)
         if calls:
             answers = await self._run(list(calls.values()))
             some_applied = any(not isinstance(answer, Exception) for answer in answers)

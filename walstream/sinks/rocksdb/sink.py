@@ -17,24 +17,22 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import ClassVar
 
-from pydantic import Field, field_validator
+from pydantic import field_validator
 
 from walstream.entry import Entry
-from walstream.errors import RecordRefused, SinkError
-from walstream.mutation import KeyTemplate
-from walstream.namespace import Words
-from walstream.sinks.base import APPLIED, SKIPPED, TARGET_DOWN, Dead, Outcome, Readable, Sink, SinkContext, TargetDown
+from walstream.errors import SinkError
+from walstream.sinks.base import APPLIED, SKIPPED, TARGET_DOWN, Outcome, Readable, Sink, SinkContext, TargetDown
 from walstream.sinks.rocksdb.database import Database
 from walstream.sinks.rocksdb.layout import Description
 from walstream.sinks.rocksdb.reader import Reader
-from walstream.sinks.rows import RowReader, RowWrite
+from walstream.sinks.rows import RowOptions, RowReader, RowWrite, read_all
 
 log = logging.getLogger(__name__)
 
 PAGE = 1_000  # rows that are read at a time
 
 
-class RocksdbOptions(Words):
+class RocksdbOptions(RowOptions):
     """Where rows are, and how a row becomes a key.
 
     Parameters
@@ -51,15 +49,6 @@ class RocksdbOptions(Words):
     """
 
     path: Path
-    key: str = Field(min_length=1)
-    value: str = Field(min_length=1)
-    table: str | None = Field(default=None, min_length=1)
-
-    @field_validator("key")
-    @classmethod
-    def _well_formed(cls, key: str) -> str:
-        KeyTemplate(key)
-        return key
 
     @field_validator("value")
     @classmethod
@@ -129,18 +118,10 @@ class RocksdbSink(Sink, Readable):
         return await asyncio.to_thread(self._write, batch)
 
     def _write(self, batch: Sequence[Entry]) -> Sequence[Outcome]:
-        outcomes: dict[int, Outcome] = {}
+        found, outcomes = read_all(batch, self._rows.read)
         by_partition: dict[int, dict[int, RowWrite]] = {}
-        for i, entry in enumerate(batch):
-            try:
-                write = self._rows.read(entry)
-            except RecordRefused as refused:
-                outcomes[i] = Dead(str(refused))
-                continue
-            if write is None:
-                outcomes[i] = SKIPPED
-            else:
-                by_partition.setdefault(entry.partition, {})[i] = write
+        for i, write in found.items():
+            by_partition.setdefault(batch[i].partition, {})[i] = write
         for partition, writes in by_partition.items():
             try:
                 changed = self._database(partition).apply(list(writes.values()))
