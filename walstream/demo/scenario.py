@@ -182,7 +182,7 @@ class Demo:
         with own_folder(self.folder), contextlib.ExitStack() as stack:
             stack.callback(self._clean_up)
             clear(self.folder)
-            with ThreadPoolExecutor(1) as pool, self._timed("start"):
+            with ThreadPoolExecutor(1) as pool, timed(self.result.seconds, "start"):
                 reading = pool.submit(_read, self.result.month)
                 kafka, namespace = self._start()
                 flights, steps = reading.result()
@@ -191,9 +191,9 @@ class Demo:
             with session(self.folder / "config") as cassandra:
                 watch = Watch(kafka, namespace, COPY_TOPIC, {"base": row_probe(cassandra), **probes(cassandra)})
                 self._write_and_wait(watch, kafka, steps)
-                with self._timed("check"):
+                with timed(self.result.seconds, "check"):
                     self._check(cassandra, namespace, watch, flights, steps)
-                with self._timed("delete"):
+                with timed(self.result.seconds, "delete"):
                     self._purge(cassandra, kafka, namespace, flights)
             self.result.seconds["all"] = round(time.monotonic() - begin, 1)
             if self._keep:
@@ -223,14 +223,14 @@ class Demo:
         written = Written(total=len(writes))
         with watch.looking():
             self._audience.stage("Starting the router and the targets")
-            with self._timed("workers"):
+            with timed(self.result.seconds, "workers"):
                 self._await_workers(watch)
             self._audience.stage(f"Writing {self.result.flights:,} flights as {len(steps):,} mutations")
             with self._audience.watching(watch, written):
-                with self._timed("write"):
+                with timed(self.result.seconds, "write"):
                     self._write(watch, kafka, writes, written)
                 self._audience.stage("Waiting until every target has everything")
-                with self._timed("drain"):
+                with timed(self.result.seconds, "drain"):
                     self._drain(watch, len(steps))
         self.result.written, self.result.written_again = written.done, written.again
 
@@ -380,11 +380,13 @@ class Demo:
             self.workers.stop()
         self.servers.down()
 
-    @contextlib.contextmanager
-    def _timed(self, name: str) -> Iterator[None]:
-        begin = time.monotonic()
-        yield
-        self.result.seconds[name] = round(time.monotonic() - begin, 1)
+
+@contextlib.contextmanager
+def timed(seconds: dict[str, float], name: str) -> Iterator[None]:
+    """Note under a name how long a with statement took."""
+    begin = time.monotonic()
+    yield
+    seconds[name] = round(time.monotonic() - begin, 1)
 
 
 def repeated(steps: Sequence[Step]) -> list[Step]:

@@ -6,21 +6,21 @@ It asks no worker. It reads the log and the copies as they grow, the groups' com
 from __future__ import annotations
 
 import bisect
-import threading
 import time
 from array import array
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
+from confluent_kafka import Message
 
 from walstream import topics
 from walstream.admin import Admin, Partition
 from walstream.demo.check import Record
 from walstream.demo.flights import Step
+from walstream.demo.onlooker import Onlooker
 from walstream.errors import Unreachable
 from walstream.headers import POSITION_HEADER, TIMESTAMP_HEADER
 from walstream.kafka import KafkaConnection
@@ -115,7 +115,7 @@ class Offsets:
                 self.lags[group] = sum(ends[place] - self.committed[group].get(place, 0) for place in places)
 
 
-class Watch:
+class Watch(Onlooker):
     """Looks on until it is closed.
 
     Parameters
@@ -129,17 +129,14 @@ class Watch:
     """
 
     def __init__(self, kafka: KafkaConnection, namespace: Namespace, copy: str, probes: Mapping[str, Probe]) -> None:
-        self._kafka, self._namespace, self._copy, self._probes = kafka, namespace, copy, probes
-        self._admin = Admin(kafka)
-        self._partitions = range(namespace.topics.partitions)
+        super().__init__(kafka, namespace)
+        self._copy, self._probes = copy, probes
         self._log_topic = topics.log(namespace).name
         self._groups = {"log": (topics.router_app_id(), topics.ingress(namespace).name)} | {
             name: (topics.delivery_app_id(namespace, name), self._log_topic) for name in namespace.targets
         }
         self._offsets: dict[int, list[int]] = {number: [] for number in self._partitions}  # of the log's records
         self._covered = dict.fromkeys(self._partitions, 0)  # of the ingress, by what the log has
-        self._closing = threading.Event()
-        self._failure: BaseException | None = None
         self.stages = {name: Stage(name) for name in self._groups}
         self.log, self.copy = self.stages["log"], self.stages["copy"]
         self.copies: list[Record] = []
@@ -150,26 +147,8 @@ class Watch:
         """Records that the router has passed by, as far as later ones show it."""
         return max(0, sum(self._covered.values()) - self.log.done)
 
-    @contextmanager
-    def looking(self) -> Iterator[None]:
-        """Look on for the length of a with statement."""
-        threads = [
-            threading.Thread(target=self._guarded, args=(work,), name=f"demo-{work.__name__}", daemon=True)
-            for work in (self._read_topics, self._read_lags, self._probe_rows)
-        ]
-        for thread in threads:
-            thread.start()
-        try:
-            yield
-        finally:
-            self._closing.set()
-            for thread in threads:
-                thread.join(10)
-
-    def everybody_works(self) -> bool:
-        """Whether the router and all targets are members of their groups, and have their partitions."""
-        groups = self._admin.groups([group for group, _ in self._groups.values()])
-        return all(group.active and group.members for group in groups.values())
+    def works(self) -> Iterable[Callable[[], None]]:
+        return self._read_topics, self._read_lags, self._probe_rows
 
     def place(self) -> tuple[int, ...]:
         """How many records each stage has done."""
@@ -177,58 +156,14 @@ class Watch:
 
     def written_to_ingress(self) -> int:
         """How many records the ingress holds."""
-        return sum(self._ends(topics.ingress(self._namespace).name).values())
-
-    def dead(self) -> dict[str, int]:
-        """How many records each dead-letter topic holds, of those that hold any."""
-        names = [topics.dlq(self._namespace).name]
-        names += [topics.target_dlq(self._namespace, target).name for target in self._namespace.targets]
-        counts = {name: sum(self._ends(name).values()) for name in names}
-        return {name: count for name, count in counts.items() if count}
-
-    def check(self) -> None:
-        """Raise what has stopped the watch, if something has."""
-        if self._failure is not None:
-            raise self._failure
-
-    def _guarded(self, work: Callable[[], None]) -> None:
-        try:
-            work()
-        except BaseException as error:
-            self._failure = self._failure or error
+        return self.size(topics.ingress(self._namespace).name)
 
     def _read_topics(self) -> None:
-        consumer = Consumer(
-            self._kafka.librdkafka()
-            | {
-                "group.id": "walstream-demo",  # needed by the client; nothing is committed
-                "enable.auto.commit": False,
-                "auto.offset.reset": "earliest",
-                "isolation.level": "read_committed",
-                "log_level": 2,
-            }
-        )
-        try:
-            consumer.assign(
-                [
-                    TopicPartition(topic, number, 0)
-                    for topic in (self._log_topic, self._copy)
-                    for number in self._partitions
-                ]
-            )
-            while not self._closing.is_set():
-                for message in consumer.consume(2_000, timeout=0.1):
-                    error = message.error()
-                    if error is not None:
-                        if error.fatal() or not error.retriable():
-                            raise KafkaException(error)
-                        continue
-                    if message.topic() == self._copy:
-                        self._take_copy(message)
-                    else:
-                        self._take_log(message)
-        finally:
-            consumer.close()
+        for message in self.messages(self._log_topic, self._copy):
+            if message.topic() == self._copy:
+                self._take_copy(message)
+            else:
+                self._take_log(message)
 
     def _take_log(self, message: Message) -> None:
         headers: dict[str, Any] = dict(message.headers() or ())
@@ -245,10 +180,6 @@ class Watch:
         self.copy.latencies.add(time.time() * 1000 - message.timestamp()[1])
         self.copies.append(Record(message.key(), headers.get("ce_id"), message.value()))
         self.copy.done += 1
-
-    def _ends(self, topic: str) -> dict[int, int]:
-        ends = self._admin.offsets([(topic, number) for number in self._partitions], "latest")
-        return {number: end for (_, number), end in ends.items()}
 
     def _read_lags(self) -> None:
         offsets = Offsets(self._kafka, self._groups.values(), self._partitions)

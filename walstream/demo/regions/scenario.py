@@ -21,7 +21,7 @@ from walstream.demo.folder import clear, own_folder
 from walstream.demo.regions.conflicts import EAST, RANKS, WEST, Said, conflicts, rows_of, said
 from walstream.demo.regions.link import Link
 from walstream.demo.regions.region import Region
-from walstream.demo.scenario import START_SECONDS, STILL_SECONDS
+from walstream.demo.scenario import START_SECONDS, STILL_SECONDS, timed
 from walstream.errors import WalstreamError
 from walstream.local import KafkaOptions, Servers
 from walstream.replication import Replication
@@ -228,7 +228,7 @@ class RegionsDemo:
         with own_folder(self.folder), contextlib.ExitStack() as stack:
             stack.callback(self._clean_up)
             clear(self.folder)
-            with ThreadPoolExecutor(1) as pool, self._timed("start"):
+            with ThreadPoolExecutor(1) as pool, timed(self.result.seconds, "start"):
                 reading = pool.submit(_read, self.result.month)
                 self._start()
                 steps = reading.result()
@@ -239,17 +239,17 @@ class RegionsDemo:
             for region in self._regions.values():
                 stack.enter_context(region.traffic.looking())
             self._audience.stage("Starting routers, stores and what sends to the other region")
-            with self._timed("workers"):
+            with timed(self.result.seconds, "workers"):
                 self._start_workers()
             view = View(self._regions, len(steps))
             self._audience.stage(f"Writing {len(steps):,} mutations of the same flights in each region")
             with self._audience.watching(view), self._looking(view):
-                with self._timed("write"):
+                with timed(self.result.seconds, "write"):
                     self._write(view, writes)
                 self._audience.stage("Waiting until each region has everything")
-                with self._timed("drain"):
+                with timed(self.result.seconds, "drain"):
                     self._drain(2 * len(steps))
-            with self._timed("check"):
+            with timed(self.result.seconds, "check"):
                 self._check(everything)
             self.result.seconds["all"] = round(time.monotonic() - begin, 1)
         return self.result
@@ -406,7 +406,7 @@ class RegionsDemo:
             side.log = compare_log(writes, traffic.counts, traffic.times)
             found[name] = [json.loads(text) for text in region.rows().values()]
             side.rows = compare_rows(expected, found[name], "flight")
-            result.dead |= traffic.dead()
+            result.dead |= {f"{name}: {topic}": count for topic, count in traffic.dead().items()}
         comparison = asyncio.run(self._compare())
         result.compared = comparison.rows
         result.different = 0 if comparison.equal else max(1, len(comparison.differences) + len(comparison.unsettled))
@@ -432,12 +432,6 @@ class RegionsDemo:
         self._servers.down()
         for link in self._links.values():
             link.close()
-
-    @contextlib.contextmanager
-    def _timed(self, name: str) -> Iterator[None]:
-        begin = time.monotonic()
-        yield
-        self.result.seconds[name] = round(time.monotonic() - begin, 1)
 
 
 def compare_log(writes: Sequence[Said], counts: Mapping[bytes, int], times: Mapping[bytes, int]) -> Findings:
