@@ -12,7 +12,6 @@ import asyncio
 import logging
 import math
 import random
-import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -29,7 +28,7 @@ from walstream.control import Control, read_control
 from walstream.dispatch import SINK_DEADLINE, STRETCH, Dispatcher, order_key, surely_lacks
 from walstream.engine.app import App, make_app
 from walstream.engine.checkpoint import Checkpoint
-from walstream.engine.clock import Clock
+from walstream.engine.clock import Clock, now_ms
 from walstream.engine.fetch import Fetch
 from walstream.engine.topology import Topology
 from walstream.entry import Entry
@@ -131,7 +130,7 @@ class DeliveryProcessor:
         self._acquired = True
         self._clock = checkpoint.clock
         await self._dispatcher.acquire(self._partition, lambda: self.counts)
-        self._parking.open(checkpoint, _now())
+        self._parking.open(checkpoint, now_ms())
         self._graveyard.open(checkpoint)
         on_its_way = self._standing.open(checkpoint)
         if not self._dispatcher.harmless:
@@ -257,7 +256,7 @@ class DeliveryProcessor:
         size = self._size()
         if not size:
             return
-        parking, now_us, now = self._parking, self._clock.now(), _now()
+        parking, now_us, now = self._parking, self._clock.now(), now_ms()
         items = [
             _Item(found.attempt.entry, found.attempt, found)
             for found in parking.take_due(checkpoint, now_us, size, now)
@@ -316,7 +315,7 @@ class DeliveryProcessor:
                     self._parking.schedule(record, now_us)
             self._settle(items, outcomes, checkpoint)
         else:
-            self._parking.settle(checkpoint, _now())
+            self._parking.settle(checkpoint, now_ms())
 
     def _obey(self, said: Control, record: KafkaRecord, checkpoint: Checkpoint) -> None:
         """Do what people say."""
@@ -450,7 +449,7 @@ class DeliveryProcessor:
                     self._settle_follower(item.entry, item.row, found, checkpoint)
             elif (key := self._settle_new(item.entry, found, checkpoint)) is not None:
                 fresh |= {key, None}  # whose key is not the record's is looked at
-        self._parking.settle(checkpoint, _now())
+        self._parking.settle(checkpoint, now_ms())
         if self._state_rows and self._state_table is not None:
             self._write_state(checkpoint)
 
@@ -495,7 +494,7 @@ class DeliveryProcessor:
                     return self._bury(before, reason, count, checkpoint)
                 due, age = again
                 message = retry_message(
-                    entry, target=self._name, count=count, age=age, due=due, reason=reason, first=first, now=_now()
+                    entry, target=self._name, count=count, age=age, due=due, reason=reason, first=first, now=now_ms()
                 )
                 output = checkpoint.output(self._retries)
                 output.append(entry.timestamp, message.key, message.value, message.headers)
@@ -510,7 +509,7 @@ class DeliveryProcessor:
 
     def _write_state(self, checkpoint: Checkpoint) -> None:
         assert self._state_table is not None
-        table, now = checkpoint.table(self._state_table), _now()
+        table, now = checkpoint.table(self._state_table), now_ms()
         rows, self._state_rows = self._state_rows, {}
         table.put_many({key: value for key, value in rows.items() if value is not None}, now)
         if gone := [key for key, value in rows.items() if value is None]:
@@ -525,16 +524,12 @@ class DeliveryProcessor:
         return Counts(parking.retrying, parking.parked, len(parking.blocked), self._graveyard.count)
 
     def finish(self, checkpoint: Checkpoint) -> None:
-        self._parking.finish(checkpoint, _now())
+        self._parking.finish(checkpoint, now_ms())
         self._standing.tell(self.counts, self._dispatcher.breaker, self._monotonic(), checkpoint)
 
 
 def _with_head(position: int, rows: Iterable[Blocked]) -> Blocked | None:
     return next((row for row in rows if row.head == position), None)
-
-
-def _now() -> int:
-    return int(time.time() * 1000)
 
 
 def sink_context(

@@ -5,11 +5,10 @@ It does what it is told; the delivery decides what dies, and what its key waits 
 
 from __future__ import annotations
 
-import time
-
 from walstream import dead, deadletter, delivery_tables, topics
 from walstream.attempt import Attempt
 from walstream.engine.checkpoint import Checkpoint
+from walstream.engine.clock import now_ms
 from walstream.errors import RecordRefused
 from walstream.namespace import Namespace
 from walstream.wire import Record as KafkaRecord
@@ -50,7 +49,7 @@ class Graveyard:
         reason, attempts
             What it died of, and after how many attempts.
         """
-        entry, now = before.entry, _now()
+        entry, now = before.entry, now_ms()
         message = deadletter.dead(
             entry, target=self._name, reason=reason, attempt=attempts, age=before.age, now=now, first=before.first
         )
@@ -62,7 +61,7 @@ class Graveyard:
 
     def bury_foreign(self, record: KafkaRecord, refusal: RecordRefused, checkpoint: Checkpoint) -> None:
         """Put aside what somebody else wrote into the log, or onto the retry topic."""
-        message = deadletter.not_understood(record, refusal, limit=self._limit, now=_now())
+        message = deadletter.not_understood(record, refusal, limit=self._limit, now=now_ms())
         checkpoint.output(self._dlq).append(record.timestamp, message.key, message.value, message.headers)
 
     def change(self, position: int, died: int | None, state: dead.State, checkpoint: Checkpoint) -> bool:
@@ -79,11 +78,7 @@ class Graveyard:
         row = table.get(key)
         if not dead.may_change(row, died):
             return False
-        now = _now()
+        now = now_ms()
         table.put(key, dead.encode(state, now), now)
         self.count -= row is not None
         return True
-
-
-def _now() -> int:
-    return int(time.time() * 1000)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -21,7 +20,7 @@ from walstream.dedup import ANSWERED, CANCELLED, DUPLICATE, EXPIRED, decide, dec
 from walstream.effective_time import EffectiveTimes, check_ahead
 from walstream.engine.app import App, make_app
 from walstream.engine.checkpoint import Checkpoint
-from walstream.engine.clock import Clock
+from walstream.engine.clock import Clock, now_ms
 from walstream.engine.fetch import Fetch
 from walstream.engine.output import Output
 from walstream.engine.topology import Topology
@@ -113,11 +112,11 @@ class RouterProcessor:
         rows, count = self._room.send_due(checkpoint, checkpoint.output(self._log))
         # Into the segment of what was read last, however long ago that came: if the window went on by the time that it
         # is, whatever was written in a long stop of the router, and is yet to be read, would find it empty.
-        checkpoint.table(self._dedup).put_many(rows, int(time.time() * 1000), self._segment)
+        checkpoint.table(self._dedup).put_many(rows, now_ms(), self._segment)
         self._metrics.due(self._namespace.name, count)
 
     def _route(self, chunk: list[KafkaRecord], checkpoint: Checkpoint) -> None:
-        now = int(time.time() * 1000)
+        now = now_ms()
         accepted: list[Accepted] = []
         refused = circled = 0
         for raw in chunk:
@@ -199,7 +198,7 @@ class RouterProcessor:
 
     def finish(self, checkpoint: Checkpoint) -> None:
         times = checkpoint.table(self._times_table)
-        now = int(time.time() * 1000)
+        now = now_ms()
         self._room.finish(checkpoint)
         row = self._times.take_row()
         if row is not None:

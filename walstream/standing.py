@@ -7,12 +7,12 @@ order. A record that ends its workers again and again is named.
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Sequence
 
 from walstream import delivery_tables, marks, topics
 from walstream.breaker import Breaker, State
 from walstream.engine.checkpoint import Checkpoint
+from walstream.engine.clock import now_ms
 from walstream.marks import Counts, Halted, Noted, Opened, Quarantined
 from walstream.namespace import Namespace
 from walstream.wire import Record as KafkaRecord
@@ -65,17 +65,17 @@ class Standing:
         before = marks.decode(Opened, found[marks.OPENED]) if marks.OPENED in found else Opened(-1, 0)
         position = checkpoint.committed.get(self._log, 0)
         self._opened = Opened(position, before.count + 1 if before.position == position else 1)
-        table.put(marks.OPENED, marks.encode(self._opened), _now())
+        table.put(marks.OPENED, marks.encode(self._opened), now_ms())
         stopped = found.get(marks.STOPPED)
         return stopped is not None and not marks.decode_mark(stopped)
 
     def stopped(self, checkpoint: Checkpoint, in_order: bool) -> None:
         """Note whether what this owner has sent is surely done with."""
-        checkpoint.table(self._table).put(marks.STOPPED, marks.encode_mark(in_order), _now())
+        checkpoint.table(self._table).put(marks.STOPPED, marks.encode_mark(in_order), now_ms())
 
     def close(self, checkpoint: Checkpoint) -> None:
         """The owner leaves in order: no record has ended it."""
-        checkpoint.table(self._table).put(marks.OPENED, marks.encode(Opened(self._opened.position, 0)), _now())
+        checkpoint.table(self._table).put(marks.OPENED, marks.encode(Opened(self._opened.position, 0)), now_ms())
 
     def name_suspect(self, records: Sequence[KafkaRecord]) -> None:
         """Name the first of these if workers have ended there again and again; they are about to be worked on."""
@@ -92,22 +92,22 @@ class Standing:
 
     def pause(self, reason: str | None, checkpoint: Checkpoint) -> None:
         """Attempt nothing, until `resume`."""
-        self.paused = Halted(_now(), reason)
-        checkpoint.table(self._table).put(marks.PAUSED, marks.encode(self.paused), _now())
+        self.paused = Halted(now_ms(), reason)
+        checkpoint.table(self._table).put(marks.PAUSED, marks.encode(self.paused), now_ms())
 
     def resume(self, checkpoint: Checkpoint) -> None:
         """Go on."""
         self.paused = None
-        checkpoint.table(self._table).delete(marks.PAUSED, _now())
+        checkpoint.table(self._table).delete(marks.PAUSED, now_ms())
 
     def note(self, name: bytes, said: str | None, checkpoint: Checkpoint) -> None:
         """Keep what somebody says who fills the target, as the mark of that name."""
-        checkpoint.table(self._table).put(name, marks.encode(Noted(_now(), said)), _now())
+        checkpoint.table(self._table).put(name, marks.encode(Noted(now_ms(), said)), now_ms())
 
     def quarantine(self, position: int, reason: str | None, checkpoint: Checkpoint) -> None:
         """Attempt the record at a log position no more."""
         self._quarantined[position] = Quarantined(reason)
-        checkpoint.table(self._table).put(marks.quarantine_key(position), marks.encode(Quarantined(reason)), _now())
+        checkpoint.table(self._table).put(marks.quarantine_key(position), marks.encode(Quarantined(reason)), now_ms())
 
     @property
     def has_quarantined(self) -> bool:
@@ -123,7 +123,7 @@ class Standing:
     def ended(self, position: int, checkpoint: Checkpoint) -> None:
         """A record is finished, and its quarantine over."""
         if self._quarantined and self._quarantined.pop(position, None) is not None:
-            checkpoint.table(self._table).delete(marks.quarantine_key(position), _now())
+            checkpoint.table(self._table).delete(marks.quarantine_key(position), now_ms())
 
     # What people can read
 
@@ -143,16 +143,12 @@ class Standing:
         """Note what is new: whether the target is down, and how much waits."""
         table, is_down = checkpoint.table(self._table), breaker.state is not State.CLOSED
         if is_down and not self._said_down and now >= breaker.since + NEWS:
-            since = _now() - int((now - breaker.since) * 1000)
-            table.put(marks.DOWN, marks.encode(Halted(since, breaker.reason)), _now())
+            since = now_ms() - int((now - breaker.since) * 1000)
+            table.put(marks.DOWN, marks.encode(Halted(since, breaker.reason)), now_ms())
             self._said_down = True
         elif self._said_down and not is_down:
-            table.delete(marks.DOWN, _now())
+            table.delete(marks.DOWN, now_ms())
             self._said_down = False
         if now >= self._said_at + NEWS and counts != self._said:
-            table.put(marks.COUNTS, marks.encode(counts), _now())
+            table.put(marks.COUNTS, marks.encode(counts), now_ms())
             self._said, self._said_at = counts, now
-
-
-def _now() -> int:
-    return int(time.time() * 1000)

@@ -7,7 +7,6 @@ rows that the router writes.
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple, Self
@@ -29,6 +28,7 @@ from walstream.delayed import (
 )
 from walstream.effective_time import EffectiveTimes
 from walstream.engine.checkpoint import Checkpoint
+from walstream.engine.clock import now_ms
 from walstream.engine.output import Output
 from walstream.headers import KIND_HEADER, LOCAL, PATH_HEADER
 from walstream.identity import identity
@@ -123,7 +123,7 @@ class WaitingRoom:
 
     def open(self, checkpoint: Checkpoint) -> None:
         """Take up what the tables have."""
-        self._schedule = Schedule.open(checkpoint.table(self.tables[0]), _now())
+        self._schedule = Schedule.open(checkpoint.table(self.tables[0]), now_ms())
 
     @property
     def is_empty(self) -> bool:
@@ -239,7 +239,7 @@ class WaitingRoom:
         return None if stored is None else decode_row(stored)
 
     def _remove(self, name: bytes, row: Pending | Waiting, checkpoint: Checkpoint) -> None:
-        now = _now()
+        now = now_ms()
         schedule, pending = (checkpoint.table(table) for table in self.tables)
         self._schedule.remove(schedule, row.until if isinstance(row, Waiting) else row.due, row.sequence, now)
         pending.delete(name, now)
@@ -248,7 +248,7 @@ class WaitingRoom:
     def settle(self, checkpoint: Checkpoint) -> None:
         """Put what was admitted into the tables; to be called before anything else than `admit` and `act`."""
         if self._pending:
-            now = _now()
+            now = now_ms()
             schedule, pending = (checkpoint.table(table) for table in self.tables)
             self._schedule.add_many(schedule, self._scheduled, now)
             pending.put_many(self._pending, now)
@@ -275,7 +275,7 @@ class WaitingRoom:
         """
         assert record.ref is not None
         self.settle(checkpoint)
-        now = _now()
+        now = now_ms()
         schedule, pending = (checkpoint.table(table) for table in self.tables)
         name = identity(record.key, record.source, record.ref)
         known = rows.get(name) or checkpoint.table(dedup).get(name)
@@ -318,7 +318,7 @@ class WaitingRoom:
         self.answered[outcome] += 1
         answer = Answer(change.action, change.id, record.source, ref, outcome, due, position)
         message = answer.encode(record.key)
-        checkpoint.output(self._answers).append(_now(), message.key, message.value, message.headers)
+        checkpoint.output(self._answers).append(now_ms(), message.key, message.value, message.headers)
 
     # Whose time has come
 
@@ -336,7 +336,7 @@ class WaitingRoom:
         """
         rows: dict[bytes, bytes] = {}
         count: Counter[str] = Counter()
-        now, timestamp = checkpoint.clock.now(), _now()
+        now, timestamp = checkpoint.clock.now(), now_ms()
         first = self._schedule.next_due()
         if first is None or first > now:
             return rows, count
@@ -365,12 +365,8 @@ class WaitingRoom:
 
     def finish(self, checkpoint: Checkpoint) -> None:
         """Write down what is kept once per checkpoint."""
-        self._schedule.finish(checkpoint.table(self.tables[0]), _now())
+        self._schedule.finish(checkpoint.table(self.tables[0]), now_ms())
 
 
 class Known(Exception):
     """The write is pending already."""
-
-
-def _now() -> int:
-    return int(time.time() * 1000)

@@ -15,6 +15,11 @@ FORGET = 3_600_000_000  # µs; a broker that was not heard from for so long lead
 BOOT = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)  # elsewhere than on Linux, this one counts a suspension
 
 
+def now_ms() -> int:
+    """The worker's own time, ms since the epoch: for timestamps of changes, which decide nothing."""
+    return time.time_ns() // 1_000_000
+
+
 def _wall() -> int:
     return time.time_ns() // 1_000
 
