@@ -7,6 +7,7 @@ paging. What a command takes to start and to end is in its time.
 
 from __future__ import annotations
 
+import resource
 import sys
 import threading
 import time
@@ -85,7 +86,7 @@ def existing(cluster: Cluster, *, rows: int, partitions: int, rate: float) -> No
         Processes(deployment.folder / "run", [c for c, _ in commands], [e for _, e in commands]) as workers,
         _writing(cluster, deployment, rows, rate),
     ):
-        built, build = _command(deployment, "build", workers)
+        built, build, build_cpu = _command(cluster, deployment, "build", workers, rows)
         if built["state"] != "ready":
             raise RuntimeError(f"the index is {built['state']}")
         begun = time.perf_counter()
@@ -94,7 +95,7 @@ def existing(cluster: Cluster, *, rows: int, partitions: int, rate: float) -> No
             for _ in session.execute(statement):
                 pass
         scan = time.perf_counter() - begun
-        report, verify = _command(deployment, "verify", workers)
+        report, verify, verify_cpu = _command(cluster, deployment, "verify", workers, rows)
         if report["differences"] or report["rows"] != rows:
             raise RuntimeError(f"{len(report['differences'])} entries differ, of {report['rows']:,} rows")
     found = {
@@ -102,7 +103,7 @@ def existing(cluster: Cluster, *, rows: int, partitions: int, rate: float) -> No
         "bare_scan": rows / scan, "verify": rows / verify, "verify_ratio": scan / verify,
     }  # fmt: skip
     results.show(("", "rows/s"), [(name, f"{value:,.2f}") for name, value in found.items()])
-    results.save(found)
+    results.save(found | {"build_cpu": build_cpu, "verify_cpu": verify_cpu})
     session.cluster.shutdown()
 
 
@@ -150,19 +151,30 @@ def _deliver(cluster: Cluster, deployment: Deployment, target: str, table: str, 
     return asdict(result)
 
 
-def _command(deployment: Deployment, name: str, workers: Processes) -> tuple[dict[str, Any], float]:
-    """What a command says, and how long it took."""
+def _command(
+    cluster: Cluster, deployment: Deployment, name: str, workers: Processes, rows: int
+) -> tuple[dict[str, Any], float, dict[str, float]]:
+    """What a command says, how long it took (s), and who used how much processor time meanwhile (µs a row)."""
     workers.check()
     _, environment = deployment.command(TARGET)
     command = [sys.executable, "-m", "walstream", "index", name, f"{deployment.name}.{TARGET}", "--json"]
-    begun = time.perf_counter()
+
+    def used() -> dict[str, float]:
+        children = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return {
+            "command": children.ru_utime + children.ru_stime, "workers": workers.usage()[0],
+            "cassandra": cluster.cpu("cassandra"), "kafka": cluster.cpu("kafka"),
+        }  # fmt: skip
+
+    before, begun = used(), time.perf_counter()
     with Processes(deployment.folder / name, [command], [environment]) as processes:
         processes.wait()
         seconds = time.perf_counter() - begun
         text = processes.log(0).read_text()
-    console.print(f"{name}: {seconds:.1f} s")
+    cpu = {who: (now - before[who]) / rows * 1e6 for who, now in used().items()}
+    console.print(f"{name}: {seconds:.1f} s; us a row: {', '.join(f'{who} {used:.1f}' for who, used in cpu.items())}")
     found: dict[str, Any] = orjson.loads(text[text.index("{") :])
-    return found, seconds
+    return found, seconds, cpu
 
 
 @contextmanager

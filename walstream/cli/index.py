@@ -310,6 +310,7 @@ class _Opened:
         self.positions: Positions
 
     def __enter__(self) -> _Opened:
+        import gc
         import logging
 
         from walstream.admin import Admin
@@ -320,6 +321,9 @@ class _Opened:
         from walstream.kafka import KafkaConnection
         from walstream.scan import Scanner
 
+        # Rows come by the thousand, and live for a moment: the collector would look at them again and again.
+        gc.freeze()
+        gc.set_threshold(50_000, 50, 100)
         # Of what a server warns its operators (such as tombstones in a scan), and who reads can do nothing about.
         logging.getLogger("cassandra").setLevel(logging.ERROR)
         namespace, name = target_of(self._settings, self._target)

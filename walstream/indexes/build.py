@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from walstream import control, topics
 from walstream.control import Control, Kind
@@ -19,6 +18,7 @@ from walstream.errors import RecordRefused
 from walstream.indexes.index import Index
 from walstream.indexes.pages import MOST, RANGES, Range, Row, Scan
 from walstream.indexes.positions import Positions
+from walstream.indexes.publisher import Publisher
 from walstream.indexes.records import Shape, row_id
 from walstream.indexes.rows import BaseRows, Key
 from walstream.indexes.standing import Note
@@ -28,7 +28,6 @@ from walstream.murmur2 import partition_for
 from walstream.mutation import TYPE, to_json
 from walstream.record import Message
 from walstream.scan import Scanner
-from walstream.writer import Writer
 
 NOTED_EVERY = 2.0
 """Seconds between two notes of how far the build is."""
@@ -69,14 +68,14 @@ class Mutations:
 
     def __init__(self, index: Index) -> None:
         self.rows = BaseRows(index.definition, times=True)
-        self._table, self._template = index.options.base, index.template
+        self._table, self._render = index.options.base, index.template.render
         self._partitions = index.namespace.topics.partitions
-        self._shape = Shape(index.name, TYPE)
+        self._message = Shape(index.name, TYPE).message
         base = index.definition.base
         types = dict(zip(base.columns, index.definition.types, strict=True))
         self._to_json: dict[str, Decode] = {column: decoder(types[column]) for column in self.rows.tracked}
 
-    def of(self, row: Row) -> Iterator[tuple[int, Message]]:
+    def of(self, row: Row) -> Sequence[tuple[int, Message]]:
         """The records of a row, each with its partition.
 
         Raises
@@ -84,21 +83,17 @@ class Mutations:
         NoForm, RecordRefused
             No mutation has such a value, or no Kafka key can be made of its key.
         """
-        rows = self.rows
+        rows, to_json_of = self.rows, self._to_json
         key = rows.key(row)
         key_json = rows.key_json(key)
-        by_time: dict[int, dict[str, Any]] = {}
-        for column, (value, written) in rows.cells(row).items():
-            columns = by_time.get(written)
-            if columns is None:
-                columns = by_time[written] = {}
-            if column:
-                columns[column] = self._to_json[column](value)
-        kafka_key = self._template.render(key_json)
+        kafka_key = self._render(key_json)
         number = partition_for(kafka_key, self._partitions)
-        for written, columns in by_time.items():
+        made = []
+        for written, values in rows.writes(row).items():
+            columns = {column: to_json_of[column](value) for column, value in values if column}
             payload = to_json({"op": "put", "table": self._table, "key": key_json, "set": columns})
-            yield number, self._shape.message(kafka_key, payload, written, row_id(key, written))
+            made.append((number, self._message(kafka_key, payload, written, row_id(key, written))))
+        return made
 
 
 class Build:
@@ -133,9 +128,8 @@ class Build:
         self._positions = Positions(scanner.admin, index.namespace)
         self._looked = time.monotonic()
         self._partitions = index.namespace.topics.partitions
-        retries = topics.retry(index.namespace, index.target)
-        self._topic = retries.name
-        self._writer = Writer(connection, largest=int(retries.config["max.message.bytes"]))
+        self._topic = topics.retry(index.namespace, index.target).name
+        self._publisher = Publisher(connection, self._topic, self._partitions)
 
     def run(self, progress: Callable[[Note], object], waits: Callable[[int], object]) -> None:
         """Read the rows that are left, write their records, and say when it was all.
@@ -154,12 +148,11 @@ class Build:
         Behind
             The target takes nothing.
         """
-        with self._writer:
+        with self._publisher:
             if not self.note.is_complete:
                 self._read(progress, waits)
-            for number in range(self._partitions):
-                said = Control(Kind.READY, reason=self.note.build)
-                self._writer.write(self._topic, number, control.encode(said))
+            said = control.encode(Control(Kind.READY, reason=self.note.build))
+            self._publisher.write([(number, said) for number in range(self._partitions)])
 
     def wait(self, progress: Callable[[int], object]) -> None:
         """Wait until the target has taken all of it.
@@ -199,33 +192,32 @@ class Build:
         progress(self.note)
 
     def _write(self, mutations: Mutations, rows: Sequence[Row]) -> None:
-        write, topic, records = self._writer.write, self._topic, 0
-        skipped = 0
+        records: list[tuple[int, Message]] = []
+        skipped, of = 0, mutations.of
         for row in rows:
             try:
-                for number, message in mutations.of(row):
-                    write(topic, number, message)
-                    records += 1
+                records += of(row)
             except (NoForm, RecordRefused) as error:
                 skipped += 1
                 if len(self.examples) < EXAMPLES:
                     key: Key = mutations.rows.key(row)
                     self.examples.append(Skipped(tuple(part.hex() for part in key), str(error)))
+        self._publisher.write(records)
         note = self.note
         self.note = replace(
-            note, rows=note.rows + len(rows), records=note.records + records, skipped=note.skipped + skipped
+            note, rows=note.rows + len(rows), records=note.records + len(records), skipped=note.skipped + skipped
         )
 
     def _write_note(self, token: int) -> None:
         """Note how far it is, when all that stands in front of that is acknowledged."""
-        self._writer.flush()
+        self._publisher.flush()
         self.note = replace(self.note, token=token)
-        self._writer.write(self._topic, 0, control.encode(self.note.control()))
+        self._publisher.write([(0, control.encode(self.note.control()))])
 
     def _hold_back(self, waits: Callable[[int], object]) -> None:
         """Wait while the target is too far behind."""
         target = self._index.target
-        ends = {place: offset + 1 for place, offset in self._writer.acknowledged.items()}
+        ends = {place: offset + 1 for place, offset in self._publisher.acknowledged.items()}
         if self._positions.behind(target, ends) > MOST_AHEAD:
             self._positions.wait_below(target, ends, MOST_AHEAD // 2, waits)
         if time.monotonic() - self._looked > HEALTH_EVERY:

@@ -58,17 +58,24 @@ class BaseRows:
 
     def cells(self, row: Row) -> dict[str, tuple[bytes, int]]:
         """The tracked columns that are not null, with their write times (µs); the row itself is called ``""``."""
-        count = len(self.tracked)
-        times = [None if time is None else int.from_bytes(time, "big", signed=True) for time in row[self._times :]]
-        cells = {
-            column: (value, time)
-            for column, value, time in zip(self.tracked, row[self._keys : self._times], times[:count], strict=True)
-            if value is not None and time is not None
-        }
+        return {column: (value, time) for time, values in self.writes(row).items() for column, value in values}
+
+    def writes(self, row: Row) -> dict[int, list[tuple[str, bytes]]]:
+        """The same by write time: what is left of each write to the row."""
+        writes: dict[int, list[tuple[str, bytes]]] = {}
+        written: dict[bytes, list[tuple[str, bytes]]] = {}
+        times = row[self._times :]
+        for column, value, time in zip(self.tracked, row[self._keys : self._times], times, strict=False):
+            if value is not None and time is not None:
+                if time in written:
+                    written[time].append((column, value))
+                else:
+                    written[time] = writes[int.from_bytes(time, "big", signed=True)] = [(column, value)]
         if self._row_itself:
             # That of a row that has nothing but its key cannot be read: it counts as the first of all.
-            cells[""] = (b"", max((time for time in times if time is not None), default=1))
-        return cells
+            found = [int.from_bytes(time, "big", signed=True) for time in times if time is not None]
+            writes.setdefault(max(found, default=1), []).append(("", b""))
+        return writes
 
     def key_json(self, key: Key) -> dict[str, Any]:
         """A key as a mutation has it.
