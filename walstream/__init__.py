@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         StatefulSink,
         TargetDown,
     )
+    from walstream.sinks.source.base import Found, Gone, Source, Wanted
 
 __version__ = "0.1.0"
 
@@ -51,6 +52,8 @@ __all__ = [
     "Dead",
     "Durable",
     "Entry",
+    "Found",
+    "Gone",
     "KafkaConnection",
     "Mutation",
     "NotDurable",
@@ -58,9 +61,11 @@ __all__ = [
     "RecordRefused",
     "Retry",
     "Sink",
+    "Source",
     "StatefulSink",
     "TargetDown",
     "WalstreamError",
+    "Wanted",
     "Write",
     "__version__",
     "delete",
@@ -91,6 +96,7 @@ _MODULES = {
         "StatefulSink",
         "TargetDown",
     ),
+    "sinks.source.base": ("Found", "Gone", "Source", "Wanted"),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 

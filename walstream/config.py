@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
@@ -17,11 +18,10 @@ from walstream.documents import Document, Path_, read
 from walstream.errors import ConfigurationError, WalstreamError
 from walstream.namespace import REPLICATE, Namespace, Target
 from walstream.sinks.base import Sink, SinkContext
-from walstream.sinks.registry import sink_class, sink_names
+from walstream.sinks.registry import sink_class, sink_names, source_class, source_names
+from walstream.sinks.source.refresh import refreshing
 
 CONNECTIONS_FILE = "connections.yaml"
-
-"""Sinks that need an entry of connections.yaml; a kafka sink without one is on the namespace's own Kafka."""
 
 
 def load_namespaces(folder: Path, *, connections: bool = True) -> dict[str, Namespace]:
@@ -144,6 +144,30 @@ def make_sink(
     )
 
 
+def with_source(kind: type[Sink], context: SinkContext, target: Target, folder: Path) -> type[Sink]:
+    """The class of a target's sink that reads at the target's source, if the target has one.
+
+    Parameters
+    ----------
+    kind, context
+        Of the sink alone.
+    folder
+        Where ``connections.yaml`` is.
+
+    Raises
+    ------
+    ConfigurationError
+        What the source's words name does not exist.
+    """
+    words = target.source
+    if words is None:
+        return kind
+    source = source_class(words.kind)
+    connection = None if words.connection is None else load_connections(folder)[words.connection]
+    told = replace(context, options=source.Options.model_validate(words.options), connection=connection)
+    return refreshing(kind, source, told, words.wait)
+
+
 def check_regions(
     namespaces: Mapping[str, Namespace], folder: Path, region: str | None, rank: int
 ) -> list[ConfigurationError]:
@@ -249,34 +273,89 @@ def _check_target(
         return [_problem(document, (*path, "sink"), error.message, near or error.remedy)]
     except WalstreamError as error:
         return [_problem(document, (*path, "sink"), str(error), None)]
-    options = kind.Options
+    problems = _check_options(document, path, kind.Options, target.options)
+    wanted = kind.connection_kind or (target.sink if target.sink in CONNECTIONS else None)
+    said = f"a {target.sink} target"
+    problems += _check_connection(document, path, said, kind.needs_connection, wanted, target.connection, connections)
+    return problems + (_check_source(document, (*path, "source"), target, kind, connections) if target.source else [])
+
+
+def _check_source(
+    document: Document, path: Path_, target: Target, kind: type[Sink], connections: Mapping[str, Connection] | None
+) -> list[ConfigurationError]:
+    words = target.source
+    assert words is not None
+    if not kind.forgets_deletes:
+        remedy = "leave it out; a source is for sinks that tell old from new by effective time, such as redis"
+        return [_problem(document, path, f"a {target.sink} target cannot have a source", remedy)]
+    try:
+        source = source_class(words.kind)
+    except ConfigurationError as error:
+        near = _nearest(words.kind, source_names())
+        return [_problem(document, (*path, "kind"), error.message, near or error.remedy)]
+    except WalstreamError as error:
+        return [_problem(document, (*path, "kind"), str(error), None)]
+    problems = _check_options(document, path, source.Options, words.options)
+    wanted, said = source.connection_kind, f"a source of kind {words.kind}"
+    return problems + _check_connection(
+        document, path, said, source.needs_connection, wanted, words.connection, connections
+    )
+
+
+def _check_options(
+    document: Document, path: Path_, options: type[BaseModel], said: Mapping[str, Any]
+) -> list[ConfigurationError]:
     words = _words(options)
     # Looked for here, since the model of somebody's own sink may let unknown words pass.
-    problems = [_unknown(document, (*path, "options", word), words) for word in target.options if word not in words]
+    problems = [_unknown(document, (*path, "options", word), words) for word in said if word not in words]
     try:
         context = {"folder": document.file.parent.absolute()}
         # A misspelt word is taken for the right one, so that it is not reported as missing, too.
-        given = {(word if word in words else _near(word, words)): value for word, value in target.options.items()}
+        given = {(word if word in words else _near(word, words)): value for word, value in said.items()}
         options.model_validate({word: value for word, value in given.items() if word is not None}, context=context)
     except ValidationError as error:
         problems += _problems(error, document, options, (*path, "options"))
-    if connections is None:
-        return problems
-    if target.connection is None:
-        if kind.needs_connection:
-            remedy = f"write connection: NAME, and the entry NAME in {CONNECTIONS_FILE}"
-            problems.append(_problem(document, path, f"a {target.sink} target needs a connection", remedy))
-        return problems
-    where = (*path, "connection")
-    connection = connections.get(target.connection)
-    if connection is None:
-        near = _nearest(target.connection, connections)
-        remedy = near or f"write an entry {target.connection} in {document.file.parent / CONNECTIONS_FILE}"
-        problems.append(_problem(document, where, f"there is no connection {target.connection!r}", remedy))
-    elif (wanted := kind.connection_kind or target.sink) in CONNECTIONS and connection.sink != wanted:
-        said = f"the connection {target.connection} is for {connection.sink}, not for {wanted}"
-        problems.append(_problem(document, where, said, "name another connection"))
     return problems
+
+
+def _check_connection(
+    document: Document,
+    path: Path_,
+    who: str,
+    needed: bool,
+    wanted: str | None,
+    name: str | None,
+    connections: Mapping[str, Connection] | None,
+) -> list[ConfigurationError]:
+    """What is wrong with the connection that somebody names.
+
+    Parameters
+    ----------
+    who
+        In words.
+    needed
+        Whether there has to be one.
+    wanted
+        The ``sink`` that it must have; None is any.
+    """
+    if connections is None:
+        return []
+    if name is None:
+        if not needed:
+            return []
+        remedy = f"write connection: NAME, and the entry NAME in {CONNECTIONS_FILE}"
+        return [_problem(document, path, f"{who} needs a connection", remedy)]
+    where = (*path, "connection")
+    connection = connections.get(name)
+    if connection is None:
+        near = _nearest(name, connections)
+        remedy = near or f"write an entry {name} in {document.file.parent / CONNECTIONS_FILE}"
+        return [_problem(document, where, f"there is no connection {name!r}", remedy)]
+    if wanted is not None and connection.sink != wanted:
+        fitting = ", ".join(known for known, entry in connections.items() if entry.sink == wanted)
+        remedy = f"name one that is: {fitting}" if fitting else f"write an entry with sink: {wanted}, and name it here"
+        return [_problem(document, where, f"the connection {name} is for {connection.sink}, not for {wanted}", remedy)]
+    return []
 
 
 def _problem(document: Document, path: Path_, message: str, remedy: str | None) -> ConfigurationError:

@@ -22,7 +22,7 @@ from walstream import blocked, control, dead, delivery_tables, marks, topics
 from walstream.attempt import Attempt, next_due, read_attempt, retry_message
 from walstream.backoff import Backoff
 from walstream.blocked import Blocked
-from walstream.config import load_connections, load_namespaces
+from walstream.config import load_connections, load_namespaces, with_source
 from walstream.connections import Connection
 from walstream.control import Control, read_control
 from walstream.dispatch import SINK_DEADLINE, STRETCH, Dispatcher, order_key, surely_lacks
@@ -596,6 +596,7 @@ def make_delivery(settings: Settings) -> App:
     connection_name = namespace.targets[target].connection
     connection = load_connections(settings.config)[connection_name] if connection_name is not None else None
     kind, context = sink_context(namespace, target, connection, settings)
+    kind = with_source(kind, context, namespace.targets[target], settings.config)
     kind.for_context(context)  # refuses what cannot be before anything runs
     registry = CollectorRegistry()
     metrics = DeliveryMetrics(registry)

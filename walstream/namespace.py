@@ -216,6 +216,27 @@ class LimitOptions(Words):
     dead: Rate = 10.0
 
 
+class SourceOptions(Words):
+    """Where a target reads rows of which another region tells it only that they have changed (``mode: keys``).
+
+    Parameters
+    ----------
+    kind
+        A name in the entry point group ``walstream.sources``.
+    connection
+        An entry of ``connections.yaml``.
+    options
+        What belongs to the source, as written.
+    wait
+        How long (ms) after it heard of a change the target reads a source that does not know how new its rows are.
+    """
+
+    kind: str = Field(pattern=r"^[a-z][a-z0-9_-]*$")
+    connection: str | None = None
+    options: dict[str, Any] = {}
+    wait: Duration = Field(2_000, ge=0)
+
+
 class Target(Words):
     """A named destination of a namespace.
 
@@ -227,6 +248,8 @@ class Target(Words):
         An entry of ``connections.yaml``; a ``kafka`` target without one is on the namespace's own cluster.
     options
         What belongs to the sink, as written; checked against the sink's own ``Options`` where files are read.
+    source
+        Where it reads rows of which it is told the keys only; None is that it forgets them.
     start
         Where in the log the target begins when it is new.
     ordering
@@ -238,6 +261,7 @@ class Target(Words):
     sink: str = Field(pattern=r"^[a-z][a-z0-9_-]*$")
     connection: str | None = None
     options: dict[str, Any] = {}
+    source: SourceOptions | None = None
     start: Start = "earliest"
     ordering: Literal["key", "none"] = "key"
     on_dead: Literal["continue", "hold"] = "continue"

@@ -13,9 +13,10 @@ from walstream.namespace import (
     Namespace,
     RetryOptions,
     ScheduleOptions,
+    SourceOptions,
     TopicOptions,
 )
-from walstream.sinks.registry import sink_class, sink_names
+from walstream.sinks.registry import sink_class, sink_names, source_names
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -34,6 +35,9 @@ def namespace_schema() -> dict[str, Any]:
         # Pydantic shows defaults as the numbers that they are in memory; the file has them as text.
         for name, default in model().model_dump(mode="json").items():
             definitions[model.__name__]["properties"][name]["default"] = default
+    source = definitions["SourceOptions"]["properties"]
+    source["kind"] = {"enum": source_names()}
+    source["wait"]["default"] = SourceOptions(kind="any").model_dump(mode="json")["wait"]
     target = definitions["Target"]
     target["properties"]["sink"] = {"enum": sink_names()}
     target["allOf"] = []

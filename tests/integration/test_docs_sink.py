@@ -14,7 +14,8 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from walstream.entry import Entry
-from walstream.sinks.base import Applied, Retry, Sink, SinkContext, TargetDown, Untried
+from walstream.sinks.base import Applied, Dead, Retry, Sink, SinkContext, TargetDown, Untried
+from walstream.sinks.source import Found, Gone, Source, Wanted
 from walstream.testing.conformance import SinkConformance, entry
 
 PAGE = Path(__file__).parents[2] / "docs/how-to/write-a-sink.md"
@@ -118,3 +119,19 @@ class TestChanges(SinkConformance):
         await self.deliver(sink, [self.entry("a", value, i) for i, value in enumerate([1, 1, 2, 2, 1])])
         await self.deliver(sink, [self.entry("a", 1, 5)])
         assert self.requests == 3
+
+
+async def test_the_source_of_the_page() -> None:
+    async def rows(request: web.Request) -> web.Response:
+        known = {"a": {"columns": {"stock": 5}, "time": 7}, "b": {"columns": None, "time": 8}}
+        return web.json_response([known.get(key["item"], {"error": "no such item"}) for key in await request.json()])
+
+    app = web.Application()
+    app.router.add_post("/rows", rows)
+    async with TestServer(app) as server:
+        kind = CODE["Stock"]
+        source: Source = kind(SinkContext("shop", "cache", kind.Options(url=str(server.make_url("/")))))
+        await source.open()
+        found = await source.read([Wanted(None, {"item": item}, 7) for item in "abc"])
+        assert found == [Found({"stock": 5}, 7), Gone(8), Dead("no such item")]
+        await source.close()

@@ -141,7 +141,7 @@ def test_what_is_written_is_read_again(folder: Path) -> None:
         ("sink: cassandra", "sink: casandra", 9, "no sink 'casandra'", "did you mean cassandra?"),
         ("    sink: kafka\n", "", 17, "targets.copy.sink is missing", "write sink"),
         ("connection: main", "connection: mian", 10, "no connection 'mian'", "did you mean main?"),
-        ("connection: main", "connection: other", 10, "is for kafka, not for cassandra", "another"),
+        ("connection: main", "connection: other", 10, "is for kafka, not for cassandra", "name one that is: main"),
         ("    connection: main\n", "", 8, "needs a connection", "connection: NAME"),
         ("start: earliest", "start: yesterday", 12, "a start is earliest, latest, or a time", None),
         ("ordering: key", "ordering: none\n    on_dead: hold\n    # ", 14, "hold keeps a key's queue", "ordering: key"),
