@@ -53,7 +53,7 @@ class Blocked:
         What it waits for.
     head, tail
         The log positions of the record at the front, which in `State.RELEASED` is done, and of the last one behind it;
-        the same where nothing follows.
+        the same where nothing follows. One from outside the log has a number below 0.
     count
         How many followers are parked.
     """
@@ -108,7 +108,7 @@ def parked_key(hash: bytes, position: int) -> bytes:
 
 def parked_range(hash: bytes, after: int = -1) -> tuple[bytes, bytes]:
     """Of which row on, and before which, a key's parked records are: all, or those behind a log position."""
-    return parked_key(hash, after + 1), hash + _END
+    return parked_key(hash, max(after + 1, 0)), hash + _END
 
 
 def parked_position(row_key: bytes) -> int:

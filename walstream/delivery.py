@@ -15,10 +15,12 @@ import random
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 
 from prometheus_client import CollectorRegistry
 
 from walstream import blocked, control, dead, delivery_tables, marks, topics
+from walstream.admission import Admission
 from walstream.attempt import Attempt, next_due, read_attempt, retry_message
 from walstream.backoff import Backoff
 from walstream.blocked import Blocked
@@ -38,7 +40,7 @@ from walstream.kafka import KafkaConnection
 from walstream.marks import Counts
 from walstream.metrics import DeliveryMetrics, TargetCollector, serve
 from walstream.namespace import Namespace
-from walstream.parking import Parking, Scheduled
+from walstream.parking import ADMITTED, Parking, Scheduled
 from walstream.preflight import preflight
 from walstream.settings import Settings
 from walstream.sinks.base import (
@@ -61,6 +63,7 @@ from walstream.wire import Record as KafkaRecord
 log = logging.getLogger(__name__)
 
 AGAIN = 0.1  # s, at most, after which what is not finished comes again, if the target is not left alone
+BLOCKED = 0.2  # s, after which a record from outside the log is looked at again whose key was blocked
 GRAIN = 0.1  # s; where a rate bounds the target, what it allows in this time goes at once
 
 
@@ -116,6 +119,8 @@ class DeliveryProcessor:
         self._parking = Parking(namespace, target, partition)
         self._graveyard = Graveyard(namespace, target)
         self._standing = Standing(namespace, target, partition)
+        self._admission: Admission | None = None  # of a sink that must be given the same again in the same order
+        self._has_begun = False  # nothing is due before the retry topic was read to where it ended at the opening
         self._clock: Clock
         self._acquired = False
         self._free_at = float("-inf")  # monotonic seconds; nothing is attempted before
@@ -131,6 +136,8 @@ class DeliveryProcessor:
         self._clock = checkpoint.clock
         await self._dispatcher.acquire(self._partition, lambda: self.counts)
         self._parking.open(checkpoint, now_ms())
+        if self._dispatcher.sink.replays_in_order:
+            self._admission = Admission(self._parking, checkpoint)
         self._graveyard.open(checkpoint)
         on_its_way = self._standing.open(checkpoint)
         if not self._dispatcher.harmless:
@@ -152,8 +159,15 @@ class DeliveryProcessor:
 
     def wants(self, topic: str) -> bool:
         if topic == self._retries:
+            if self._standing.paused is not None:
+                return True
             # What is to be tried at once would else go through the schedule.
-            return self._standing.paused is not None or self._monotonic() >= self._paced_until
+            now = self._monotonic()
+            if self._admission is not None and self._admission.is_full and now >= self._free_at and self._has_begun:
+                return False
+            return now >= self._paced_until
+        if self._admission is not None and self._admission.is_turn:
+            return False
         if self._standing.paused is not None or self._monotonic() < self._free_at:
             return False
         if self._parking.waiting >= self._most:
@@ -168,8 +182,11 @@ class DeliveryProcessor:
         # When a target is back, what waited goes before what is new.
         return not (self._dispatcher.breaker.is_ramping(self._monotonic()) and self._is_due())
 
+    def _next_due(self) -> int | None:
+        return self._parking.next_due() if self._admission is None else self._admission.next_due
+
     def _is_due(self) -> bool:
-        due = self._parking.next_due()
+        due = self._next_due()
         return due is not None and due <= self._clock.now()
 
     def due_at(self) -> int | None:
@@ -179,7 +196,7 @@ class DeliveryProcessor:
             times.append(now + math.ceil((news - here) * 1e6))
         if self._standing.paused is None:
             free = now + math.ceil((self._free_at - here) * 1e6) if self._free_at > here else now
-            due = self._parking.next_due()
+            due = self._next_due()
             if due is not None:
                 times.append(max(due, free))
             if free > now:
@@ -250,6 +267,7 @@ class DeliveryProcessor:
     # What waited
 
     async def process_due(self, checkpoint: Checkpoint) -> None:
+        self._has_begun = True
         self._standing.tell(self.counts, self._dispatcher.breaker, self._monotonic(), checkpoint)
         if not self._is_due():
             return
@@ -257,25 +275,50 @@ class DeliveryProcessor:
         if not size:
             return
         parking, now_us, now = self._parking, self._clock.now(), now_ms()
+        is_turn = self._admission is not None and self._admission.is_turn
         items = [
             _Item(found.attempt.entry, found.attempt, found)
-            for found in parking.take_due(checkpoint, now_us, size, now)
+            for found in parking.take_due(checkpoint, ADMITTED if is_turn else now_us, size, now)
+            if self._admission is None or self._may_go(self._admission, found)
         ]
+        if is_turn:
+            await self._go(items, checkpoint)
+            return
         # The log has been read as far as this may be behind it: a key that never ends must be sent faster than parked.
         most = 2 * size if size >= STRETCH and self._allowed() is None else size
         items += [
             _Item(Entry.from_record(self._partition, record), row=row)
             for row, record in parking.followers(checkpoint, most - len(items))
         ]
+        await self._go(items, checkpoint)
+
+    async def _go(self, items: Sequence[_Item], checkpoint: Checkpoint) -> None:
         outcomes = await self._attempt(items, checkpoint)
         self._settle(items, outcomes, checkpoint)
+        if self._admission is not None:
+            self._admission.attempted()
+
+    # What comes from outside the log, where that must have its place among the records of the log
+
+    def _may_go(self, admission: Admission, found: Scheduled) -> bool:
+        """Whether what was due may be attempted now; it is kept in the schedule where it may not."""
+        row = self._blocked_by(found.attempt.entry)
+        if found.due == ADMITTED if row is None else _is_head(row, found.attempt):
+            return True
+        self._parking.put_back(found, self._admit(admission, found.attempt))
+        return False
+
+    def _admit(self, admission: Admission, attempt: Attempt) -> int:
+        """When a record that could be attempted now is to be due, so that it has a place among those of the log."""
+        row = self._blocked_by(attempt.entry)
+        if row is not None and not _is_head(row, attempt):
+            return self._clock.now() + round(BLOCKED * 1e6)
+        return self._clock.now() if admission.is_full else ADMITTED
 
     def _row_of(self, attempt: Attempt) -> Blocked | None:
         """The key that waits for this very record."""
         row = self._blocked_by(attempt.entry)
-        if row is None or row.state is not blocked.State.RETRYING or row.head != attempt.entry.position:
-            return None
-        return row
+        return row if row is not None and _is_head(row, attempt) else None
 
     def _blocked_by(self, entry: Entry) -> Blocked | None:
         """The row of an entry's key, if that waits."""
@@ -302,6 +345,8 @@ class DeliveryProcessor:
                 continue
             if attempt.due:
                 self._parking.schedule(record, attempt.due)
+            elif self._admission is not None:
+                self._parking.schedule(record, self._admit(self._admission, attempt))
             else:
                 at_once.append((record, attempt))
         size = self._size() if at_once else 0
@@ -472,9 +517,15 @@ class DeliveryProcessor:
 
     def _settle_attempt(self, attempt: Attempt, found: Outcome, checkpoint: Checkpoint) -> None:
         state = self._end(attempt.entry, attempt, found, checkpoint)
+        if attempt.entry.position < 0 and state is blocked.State.HELD:
+            state = blocked.State.RELEASED  # nobody could release it
         # The key waits no more where the same attempt came twice, since somebody copied it.
         if (row := self._row_of(attempt)) is not None:
             self._parking.turn(row, state)
+        elif self._admission is not None and state is blocked.State.RETRYING:
+            key = order_key(attempt.entry)
+            if key is not None and key not in self._parking.blocked:
+                self._parking.block(key, _front(attempt), state)
 
     def _end(self, entry: Entry, before: Attempt, found: Outcome, checkpoint: Checkpoint) -> blocked.State:
         """Write down what an outcome causes; answer what the entry's key waits for then, where it is at the front."""
@@ -525,7 +576,23 @@ class DeliveryProcessor:
 
     def finish(self, checkpoint: Checkpoint) -> None:
         self._parking.finish(checkpoint, now_ms())
+        if self._admission is not None:
+            self._admission.finish(checkpoint)
         self._standing.tell(self.counts, self._dispatcher.breaker, self._monotonic(), checkpoint)
+
+
+def _is_head(row: Blocked, attempt: Attempt) -> bool:
+    """Whether a key waits for this very record."""
+    return row.state is blocked.State.RETRYING and row.head == _front(attempt)
+
+
+def _front(attempt: Attempt) -> int:
+    """What a key that waits for a record calls it: its log position; of one from outside a number below 0."""
+    entry = attempt.entry
+    if entry.position >= 0:
+        return entry.position
+    said = b"%d %b" % (entry.time, entry.value or b"")
+    return -1 - int.from_bytes(blake2b(said, digest_size=7).digest())
 
 
 def _with_head(position: int, rows: Iterable[Blocked]) -> Blocked | None:

@@ -22,7 +22,10 @@ from walstream.namespace import Namespace
 from walstream.schedule import Schedule, key_of
 from walstream.wire import Record as KafkaRecord
 
+ADMITTED = 0  # µs; nothing else in a schedule is due then
+
 _COUNTED_AT_ONCE = 10_000  # rows
+_NOT_ADMITTED = key_of(ADMITTED + 1)
 
 
 @dataclass(slots=True)
@@ -55,6 +58,8 @@ class Parking:
         The keys that wait.
     retrying, parked
         How many records are in the schedule, and how many parked.
+    admitted
+        How many of those in the schedule are (`admission`).
     """
 
     def __init__(self, namespace: Namespace, target: str, partition: int) -> None:
@@ -63,7 +68,7 @@ class Parking:
         self._blocked_table = delivery_tables.blocked(namespace, target)
         self._schedule: Schedule
         self.blocked: dict[bytes, Blocked] = {}
-        self.retrying = self.parked = 0
+        self.retrying = self.parked = self.admitted = 0
         self._released: dict[bytes, Blocked] = {}
         self._changed: dict[bytes, Blocked | None] = {}  # blocked keys that are not in their table yet
         self._to_schedule: dict[bytes, bytes] = {}  # rows that are not in their tables yet
@@ -77,6 +82,7 @@ class Parking:
         start, stop = key_of(0), key_of(1 << 63)
         while rows := table.range(start, stop, _COUNTED_AT_ONCE):
             self.retrying += len(rows)
+            self.admitted += sum(key < _NOT_ADMITTED for key, _ in rows)
             start = rows[-1][0] + b"\0"
         for _hash, value in checkpoint.table(self._blocked_table).items():  # noqa: PERF102 - it is no dict
             row = decode(value)
@@ -98,18 +104,22 @@ class Parking:
 
     def schedule(self, record: KafkaRecord, due: int) -> None:
         """Keep a record of the retry topic until it is due (µs since the epoch)."""
-        self._to_schedule[key_of(due, record.offset)] = stored.store(record)
-        self.retrying += 1
+        self._keep(due, record.offset, stored.store(record))
 
-    def put_back(self, item: Scheduled) -> None:
-        """Keep what was taken: it comes again, as if it had not been due yet."""
-        self._to_schedule[key_of(item.due, item.sequence)] = item.row
+    def put_back(self, item: Scheduled, due: int | None = None) -> None:
+        """Keep what was taken: it comes again, as if it had not been due yet; or when it is due now."""
+        self._keep(item.due if due is None else due, item.sequence, item.row)
+
+    def _keep(self, due: int, sequence: int, row: bytes) -> None:
+        self._to_schedule[key_of(due, sequence)] = row
         self.retrying += 1
+        self.admitted += due == ADMITTED
 
     def take_due(self, checkpoint: Checkpoint, now_us: int, limit: int, now_ms: int) -> list[Scheduled]:
         """Take what is due, the oldest first; at most so many."""
         taken = self._schedule.take_due(checkpoint.table(self._names[0]), now_us, limit, now_ms)
         self.retrying -= len(taken)
+        self.admitted -= sum(due == ADMITTED for due, _, _ in taken)
         return [
             Scheduled(due, sequence, row, read_attempt(self._partition, stored.load(row, sequence)))
             for due, sequence, row in taken

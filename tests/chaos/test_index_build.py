@@ -26,12 +26,6 @@ def run(sandbox: IndexedSandbox, command: str, *arguments: str) -> subprocess.Po
     return subprocess.Popen(full, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
-@pytest.mark.xfail(
-    raises=AssertionError,
-    strict=False,
-    reason="a known fault: an entry may be left behind when workers are killed while rows are built that are written "
-    "at the same time, since build and log may come in another order after a crash; repair removes it",
-)
 def test_nothing_differs_after_builders_and_workers_were_killed(
     brokers: str, cassandra: str, seed: int, tmp_path: Path
 ) -> None:

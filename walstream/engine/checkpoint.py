@@ -44,6 +44,11 @@ class Checkpoint:
         The time by which work falls due.
     committed
         The offset of each source that the group has committed by now; at the opening, where the task begins to read.
+
+    Attributes
+    ----------
+    is_committed
+        Whether it took place: whoever opens the partition from then on begins behind it.
     """
 
     def __init__(
@@ -62,6 +67,7 @@ class Checkpoint:
         self.make_sure = make_sure
         self.clock = clock or Clock()
         self.committed = committed or {}
+        self.is_committed = False
         self.outputs: dict[tuple[str, int], Output] = {}
         self.offsets: dict[str, int] = {}
         self.batches: dict[tuple[str, int], list[BatchBuilder]] = {}

@@ -345,6 +345,7 @@ class Task:
         }
         self._store.write(checkpoint.writes, ends)
         self.committed.update(checkpoint.offsets)
+        checkpoint.is_committed = True
 
     def _check_positions(self, checkpoint: Checkpoint, placed: dict[tuple[str, int], list[int]]) -> None:
         """Make sure that the records stand where the tables say that they do."""

@@ -176,6 +176,9 @@ class DeliveryPartition:
         self.partition, self.fetch = partition, fetch
         self._context = SinkContext("flights", "base", None, hold=self.namespace.targets["base"].on_dead == "hold")
         self.sink: Any = sink or ScriptedSink(self._context)
+        if self.sink.stateful:
+            kept = {**self.namespace.targets, "base": self.namespace.targets["base"].with_state()}
+            self.namespace = self.namespace.model_copy(update={"targets": kept})
         self._kind: Any = type("Kind", (ScriptedSink,), {"for_context": lambda context: self.sink})
         self.log_topic = topics.log(self.namespace).name
         self.retry_topic = topics.retry(self.namespace, "base").name
@@ -417,6 +420,7 @@ class DeliveryPartition:
             self.ends[topic] += 1  # the transaction's marker
         self._store.write(checkpoint.writes, {})
         self.committed.update(checkpoint.offsets)
+        checkpoint.is_committed = True
 
     # Seeing
 

@@ -18,7 +18,6 @@ from walstream.connections import CassandraConnection
 from walstream.entry import Entry
 from walstream.errors import ConfigurationError, RecordRefused, SinkError
 from walstream.mutation import TYPE as MUTATION_TYPE
-from walstream.mutation import parse_mutation
 from walstream.sinks.base import (
     DEAD,
     RETRY,
@@ -52,6 +51,7 @@ class IndexSink(StatefulSink):
     Options = IndexOptions
     needs_connection = True
     late_writes_harmless = True  # a statement's timestamp is made of what it is about
+    replays_in_order = True  # what it removes is what it wrote, also in an attempt that was lost
     forgets_deletes = True
     errors = CassandraSink.errors
 
@@ -68,6 +68,11 @@ class IndexSink(StatefulSink):
                 f"the target {target} is an index, and the namespace makes no keys: the mutations of a row could be in"
                 " several partitions",
                 remedy="write key: a template of the base table's key columns, such as {flight}",
+            )
+        if not context.ordered:
+            raise ConfigurationError(
+                f"the target {target} is an index, and has no order: what it removes follows from what it wrote before",
+                remedy="leave ordering: key, which is the default",
             )
         self._session: Any = None
         self._writer: Writer
@@ -101,6 +106,10 @@ class IndexSink(StatefulSink):
         table = await self._table()
         taken = take_all(table.definition, table.codec, steps, stored)
         failed = await self._write(table, taken)
+        if not failed:
+            for row in taken:
+                _applied(row, outcomes)
+            return [outcomes[i] for i in range(len(batch))]
         refused = []
         some_answered = len(failed) < sum(1 for row in taken if row.has_statements) or any(
             self.verdict(error) is not TARGET_DOWN for error in failed.values()
@@ -145,9 +154,7 @@ class IndexSink(StatefulSink):
     ) -> None:
         kind, step = entry.type, None
         if kind == MUTATION_TYPE:
-            mutation = parse_mutation(entry.payload)
-            if mutation.table is None or mutation.table == self.options.base:
-                step = table.step(i, mutation, entry.time)
+            step = table.step(i, entry.payload, entry.time)
         elif kind == repair.TYPE:
             mended = repair.parse(entry.payload)
             if mended.table == self.options.base:
