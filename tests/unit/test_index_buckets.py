@@ -3,62 +3,66 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from random import Random
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from walstream.indexes.buckets import Buckets, bucket_of
+from walstream.indexes.buckets import LONGEST, Buckets, Name, Values
 from walstream.indexes.pages import LEAST, MOST, WHOLE, Range
 
 COUNT = 64
-things = st.lists(st.tuples(st.binary(max_size=3), st.none() | st.binary(max_size=3)), max_size=20)
+names = st.lists(st.binary(max_size=3), min_size=2, max_size=2).map(tuple)
+things = st.dictionaries(names, st.tuples(st.none() | st.binary(max_size=3)), max_size=300)
 
 
-def compared(first: list[tuple[bytes, bytes | None]], second: list[tuple[bytes, bytes | None]]) -> set[int]:
-    buckets = Buckets(COUNT)
-    for key, value in first:
-        buckets.add(bucket_of([key], COUNT), (key, value))
-    for key, value in second:
-        buckets.take(bucket_of([key], COUNT), (key, value))
-    return {bucket for group in buckets.differing(10) for bucket in group}
+def summed(first: dict[Name, Values], second: dict[Name, Values], count: int = COUNT) -> Buckets:
+    buckets = Buckets(count)
+    buckets.add(first.items())
+    buckets.take(second.items())
+    return buckets
+
+
+@given(things, things, st.integers(1, COUNT))
+def test_what_differs_is_named_or_in_the_buckets_that_are_left(
+    first: dict[Name, Values], second: dict[Name, Values], count: int
+) -> None:
+    buckets = summed(first, second, count)
+    named = list(buckets.names())
+    differing = {name for name in first.keys() | second.keys() if first.get(name) != second.get(name)}
+    assert len(named) == len(set(named)) and set(named) <= differing
+    assert buckets.left() == {buckets.bucket(name) for name in differing - set(named)}
 
 
 @given(things, st.randoms())
-def test_the_same_in_another_order_differs_nowhere(first: list[tuple[bytes, bytes | None]], draw: object) -> None:
-    second = list(first)
-    draw.shuffle(second)  # type: ignore[attr-defined]
-    assert compared(first, second) == set()
+def test_the_same_in_another_order_differs_nowhere(first: dict[Name, Values], draw: Random) -> None:
+    shuffled = list(first.items())
+    draw.shuffle(shuffled)
+    buckets = summed(first, dict(shuffled))
+    assert not list(buckets.names()) and not buckets.left()
 
 
-@given(things, things)
-def test_buckets_differ_where_the_sets_do(
-    first: list[tuple[bytes, bytes | None]], second: list[tuple[bytes, bytes | None]]
-) -> None:
-    by_bucket = [
-        {bucket: sorted((t for t in some if bucket_of([t[0]], COUNT) == bucket), key=repr) for bucket in range(COUNT)}
-        for some in (first, second)
-    ]
-    assert compared(first, second) == {b for b in range(COUNT) if by_bucket[0][b] != by_bucket[1][b]}
+def test_some_that_differ_of_many_are_all_named() -> None:
+    same = {(b"%d" % number, b""): (b"same",) for number in range(20_000)}
+    first = {(b"%d" % number, b"first"): (b"",) for number in range(1_000)}
+    second = {(b"%d" % number, b"second"): (None,) for number in range(1_000)}
+    buckets = summed(same | first, same | second, 1 << 14)
+    assert set(buckets.names()) == first.keys() | second.keys() and not buckets.left()
+
+
+def test_long_names_are_not_added_up() -> None:
+    long, short = (b"x" * LONGEST, b"1"), (b"x", b"1")
+    buckets = summed({long: ()}, {short: ()}, 1 << 14)
+    assert list(buckets.names()) == [short] and buckets.left() == {buckets.bucket(long)}
 
 
 def test_no_two_lists_of_parts_are_taken_for_one_another() -> None:
-    lists = [(b"ab", b"c"), (b"a", b"bc"), (b"abc",), (b"abc", b""), (b"abc", None), (b"x" * 300,), (b"x" * 299, b"x")]
+    lists = [(b"ab", b"c"), (b"a", b"bc"), (b"abc",), (b"abc", b""), (b"x" * 300,), (b"x" * 299, b"x")]
     for first in lists:
         for second in lists:
-            buckets = Buckets(COUNT)
-            buckets.add(0, first)
-            buckets.take(0, second)
-            assert bool(list(buckets.differing(10))) == (first != second)
-
-
-def test_groups_have_about_so_many_things_each() -> None:
-    buckets = Buckets(COUNT)
-    for bucket in range(COUNT):
-        for number in range(5):
-            buckets.add(bucket, (b"%d-%d" % (bucket, number),))
-    groups = list(buckets.differing(10))
-    assert [len(group) for group in groups] == [2] * (COUNT // 2)
-    assert set().union(*groups) == set(range(COUNT))
+            for values in ((), (None,), (b"",)):
+                buckets = summed({first: ()}, {second: values})
+                assert bool({*buckets.names(), *buckets.left()}) == (first != second or values != ())
 
 
 @given(st.integers(LEAST, MOST - 1), st.integers(1, 1_000))

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 TARGET = TargetName()
 SHOWN = 100
 """Differences that a table shows."""
+SETTLES = 5.0
+"""Seconds in which what a target has taken is seen in its changelogs, and what it tries again at once is done."""
 
 token = click.IntRange(-(2**63), 2**63 - 1)
 
@@ -120,7 +122,7 @@ def build(
             work.run(progress, waits)
             if not no_wait:
                 work.wait(lambda left: bar.say(f"the target has {left:,} to take"))
-        standing = read_standing(opened.scanner, opened.index.namespace, opened.index.target)
+        standing = _settled(opened, work.note.build, wait=not no_wait)
     document = {"index": name, **standing.document(), "skipped": [_skipped(row) for row in work.examples]}
     if as_json:
         print_json(document)
@@ -377,6 +379,20 @@ def _bar() -> Iterator[_Bar]:
     )  # fmt: skip
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         yield _Bar(bar)
+
+
+def _settled(opened: _Opened, build: str, *, wait: bool) -> Standing:
+    """How the index stands when a build is done; what the target has just committed is waited for a moment."""
+    import time
+
+    from walstream.indexes.standing import read_standing
+
+    until = time.monotonic() + (SETTLES if wait else 0.0)
+    while True:
+        standing = read_standing(opened.scanner, opened.index.namespace, opened.index.target)
+        if (standing.is_behind(build) and not standing.waiting) or time.monotonic() > until:
+            return standing
+        time.sleep(0.2)
 
 
 def _wait_for_bases(opened: _Opened, *, regardless: bool) -> None:

@@ -27,8 +27,8 @@ LEAST, MOST = -(2**63), 2**63 - 1
 
 RING = MOST - LEAST
 
-AT_ONCE = 3
-"""Ranges that are read at a time. One node is busy with two; the third waits while a page is worked on."""
+AT_ONCE = 6
+"""Ranges that are read at a time. One node is busy with some; the others wait while a page is worked on."""
 
 PAGE, SMALLEST = 5_000, 50
 """Rows of a page; where the server has not enough time for so many, half of them, and again."""

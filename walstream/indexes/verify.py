@@ -1,20 +1,21 @@
 """Compares an index with its base table, both ways, while writes go on.
 
-Both tables are read once, side by side with nothing held but sums (`buckets`). Where these differ, the two are read
-again, and what is in those buckets is compared entry by entry. Both readings take a while, so most of what then differs
-has changed meanwhile. Therefore it is looked up by key, and again when the index and the base table's own target have
-passed the end that the log had: what is the same both times, and differs, differs indeed.
+Both tables are read once, with nothing held but sums (`buckets`), which name the entries that are in one of them only.
+Where these are too many to be named, the two are read again, and what is in those buckets is compared entry by entry. A
+reading takes a while, so most of what then differs has changed meanwhile. Therefore it is looked up by key,
+and again when the index and the base table's own target have passed the end that the log had: what is the same both
+times, and differs, differs indeed.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from cassandra.metadata import Murmur3Token
 
-from walstream.indexes.buckets import Buckets, bucket_of
+from walstream.indexes.buckets import Buckets, Name
 from walstream.indexes.index import Index
 from walstream.indexes.lookup import Lookup, Seen
 from walstream.indexes.pages import RANGES, WHOLE, Range, Row, Scan
@@ -23,9 +24,9 @@ from walstream.indexes.rows import BaseRows, Entries, Key
 from walstream.sinks.cassandra.statements import routing_key
 
 PORTION = 100_000
-"""Entries of buckets that differ, which are held and compared at a time."""
+"""Entries that are held and compared at a time, as far as buckets are not larger."""
 
-LOOKED_UP = 2_000
+LOOKED_UP = 10_000
 """Base rows that are looked up at a time."""
 
 ROUNDS = 6
@@ -99,11 +100,13 @@ class Verification:
             A target does not go on, so that what differs cannot be told from what has not come yet.
         """
         buckets = self._sum_up(progress)
-        for group in buckets.differing(PORTION):
-            candidates = self._compare(group, progress)
-            self._settle(candidates, progress)
-            if self._limit and len(self._result.differing) >= self._limit:
-                self._result.complete = False
+        if not self._settle(self._found(buckets.names()), progress):
+            return self._result
+        left, entries = sorted(buckets.left()), self._result.wanted + self._result.found
+        most = max(1, PORTION * buckets.count // max(1, entries))
+        for start in range(0, len(left), most):
+            names = self._compare(buckets, set(left[start : start + most]), progress)
+            if not self._settle(self._found(names), progress):
                 break
         return self._result
 
@@ -111,28 +114,39 @@ class Verification:
 
     def _sum_up(self, progress: Progress) -> Buckets:
         buckets, result = Buckets(), self._result
+        add, take = buckets.add, buckets.take
+        for rows, wanted in self._wanted("base table", progress):
+            result.rows += rows
+            result.wanted += len(wanted)
+            add(wanted)
+        for found in self._standing("index", progress):
+            result.found += len(found)
+            take(found)
+        return buckets
+
+    def _wanted(self, what: str, progress: Progress) -> Iterator[tuple[int, list[tuple[Name, Row]]]]:
+        """How many base rows there are, the entries that they should have, and what is copied, page by page."""
         copies_at, entries_of = self._definition.copies, self._definition.entries
-        key_of, values_of, add, take = self._rows.key, self._rows.values, buckets.add, buckets.take
-        for rows in self._read(self._base, self._within, "base table", progress):
+        key_of, values_of = self._rows.key, self._rows.values
+        for rows in self._read(self._base, self._within, what, progress):
+            wanted: list[tuple[Name, Row]] = []
             for row in rows:
                 key, values = key_of(row), values_of(row)
-                entries = entries_of(key, values)
-                if entries:
-                    bucket = bucket_of(key)
-                    rest = (*key, *[values[place] for place in copies_at])
-                    result.wanted += len(entries)
-                    for entry in entries:
-                        add(bucket, entry + rest)
-            result.rows += len(rows)
-        table, is_whole = self._entries, self._within == WHOLE
-        entry_of, base_key_of, copies_of = table.entry, table.key, table.copies
-        for rows in self._read(self._table, WHOLE, "index", progress):
-            for row in rows:
-                key = base_key_of(row)
-                if is_whole or self._is_within(key):
-                    result.found += 1
-                    take(bucket_of(key), entry_of(row) + key + copies_of(row))
-        return buckets
+                copies = tuple([values[place] for place in copies_at]) if copies_at else ()
+                wanted += [(entry + key, copies) for entry in entries_of(key, values)]
+            yield len(rows), wanted
+
+    def _standing(self, what: str, progress: Progress) -> Iterator[list[tuple[Name, Row]]]:
+        """The entries that stand in the index, and what is copied into each, page by page."""
+        entry_of, key_of, copies_of = self._entries.entry, self._entries.key, self._entries.copies
+        is_whole = self._within == WHOLE
+        for rows in self._read(self._table, WHOLE, what, progress):
+            yield [
+                (entry_of(row) + key, copies_of(row))
+                for row in rows
+                for key in (key_of(row),)
+                if is_whole or self._is_within(key)
+            ]
 
     def _read(self, scan: Scan, within: Range, what: str, progress: Progress) -> Iterator[Sequence[Row]]:
         ranges = within.split(RANGES)
@@ -150,31 +164,27 @@ class Verification:
 
     # Entry by entry
 
-    def _compare(self, group: set[int], progress: Progress) -> Found:
-        """Read both tables again, and answer with the base rows in some buckets whose entries differ."""
-        wanted: dict[Key, dict[Key, Row]] = {}
-        definition, table = self._definition, self._entries
-        for rows in self._read(self._base, self._within, "base table again", progress):
-            for row in rows:
-                key = self._rows.key(row)
-                if bucket_of(key) in group:
-                    values = self._rows.values(row)
-                    copies = tuple([values[place] for place in definition.copies])
-                    if entries := definition.entries(key, values):
-                        wanted[key] = dict.fromkeys(entries, copies)
-        found: defaultdict[Key, dict[Key, Row]] = defaultdict(dict)
-        for rows in self._read(self._table, WHOLE, "index again", progress):
-            for row in rows:
-                key = table.key(row)
-                if bucket_of(key) in group and self._is_within(key):
-                    found[key][table.entry(row)] = table.copies(row)
-        return {
-            key: set(found.get(key, ()))
-            for key in wanted.keys() | found.keys()
-            if wanted.get(key, {}) != found.get(key, {})
-        }
+    def _compare(self, buckets: Buckets, some: set[int], progress: Progress) -> Iterable[Name]:
+        """Read both tables again, and name the entries in some buckets that differ."""
+        bucket, missing = buckets.bucket, object()
+        wanted: dict[Name, Row] = {}
+        for _, entries in self._wanted("base table again", progress):
+            wanted.update(entry for entry in entries if bucket(entry[0]) in some)
+        found: dict[Name, Row] = {}
+        for entries in self._standing("index again", progress):
+            found.update(entry for entry in entries if bucket(entry[0]) in some)
+        return [name for name in wanted.keys() | found.keys() if wanted.get(name, missing) != found.get(name, missing)]
 
-    def _settle(self, candidates: Found, progress: Progress) -> None:
+    def _found(self, names: Iterable[Name]) -> Found:
+        """The base rows of entries that differ: of all these the index may have an entry."""
+        count = len(self._definition.options.columns)
+        found: defaultdict[Key, set[Key]] = defaultdict(set)
+        for name in names:
+            found[name[count:]].add(name[:count])
+        return found
+
+    def _settle(self, candidates: Found, progress: Progress) -> bool:
+        """Look at base rows that may differ; answer whether to go on."""
         keys = list(candidates)
         for start in range(0, len(keys), LOOKED_UP):
             progress("rows that differ", start / len(keys))
@@ -183,7 +193,9 @@ class Verification:
             self._result.differing |= differing
             self._result.undecided += undecided
             if self._limit and len(self._result.differing) >= self._limit:
-                break
+                self._result.complete = False
+                return False
+        return True
 
     def confirm(self, candidates: Mapping[Key, set[Key]]) -> tuple[dict[Key, Seen], list[Key]]:
         """Look base rows up until it is clear of each whether it differs.
