@@ -37,6 +37,7 @@ from walstream.headers import (
 from walstream.namespace import RetryOptions
 from walstream.record import Message
 from walstream.wire import Record as KafkaRecord
+from walstream.wire import plain_attempt
 
 DUE_HEADER = "walstream-due"
 """When the record is to be tried again, microseconds since the epoch."""
@@ -125,6 +126,11 @@ def read_attempt(partition: int, record: KafkaRecord) -> Attempt:
     RecordRefused
         They are missing or broken: somebody else wrote it. The code is ``not-an-attempt``.
     """
+    plain = plain_attempt(record)
+    if plain is not None:
+        time, ingress_position, timestamp, position, count, age, due, when, kind = plain
+        entry = Entry.from_fetched(partition, position, record, time, ingress_position, timestamp, kind)
+        return Attempt(entry, count, age, due, when=when)
     attempt, ours = _read(partition, record)
     if DUE_HEADER not in ours:
         if CONTROL_HEADER not in ours:

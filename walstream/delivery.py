@@ -44,7 +44,6 @@ from walstream.parking import ADMITTED, Parking, Scheduled
 from walstream.preflight import preflight
 from walstream.settings import Settings
 from walstream.sinks.base import (
-    APPLIED,
     SKIPPED,
     UNTRIED,
     Applied,
@@ -474,11 +473,17 @@ class DeliveryProcessor:
         """Do what follows from outcomes, in the order of the entries."""
         unfinished: set[bytes] = set()
         fresh: set[bytes | None] = set()  # keys that are blocked by one of these
-        has_quarantined = self._standing.has_quarantined
+        has_quarantined, keys = self._standing.has_quarantined, self._parking.blocked
         for item, found in zip(items, outcomes, strict=True):
-            is_new = item.attempt is None and item.row is None
-            if is_new and found is APPLIED and not has_quarantined and item.entry.key not in fresh:
-                continue  # nothing follows, for most by far
+            if (
+                (found is SKIPPED or type(found) is Applied)
+                and not has_quarantined
+                and item.row is None
+                and (item.entry.key not in fresh if item.attempt is None else not keys)
+            ):
+                if type(found) is Applied and found.rows:
+                    self._state_rows.update(found.rows)
+                continue  # nothing else follows, for most by far
             if found is None:
                 if item.scheduled is not None:
                     self._parking.put_back(item.scheduled)

@@ -99,8 +99,33 @@ class Entry:
             entry._raw = record
             return entry
         time, ingress_position, timestamp, path, for_all, kind = found
-        entry = cls(partition, record.offset, record.key, record.value, (), timestamp, time, ingress_position, path)
-        entry._headers, entry._raw, entry._for_all, entry._type = None, record, for_all, kind
+        entry = cls.from_fetched(partition, record.offset, record, time, ingress_position, timestamp, kind, path)
+        entry._for_all = for_all
+        return entry
+
+    @classmethod
+    def from_fetched(
+        cls,
+        partition: int,
+        position: int,
+        record: KafkaRecord,
+        time: int,
+        ingress_position: int,
+        timestamp: int,
+        type: bytes | None,
+        path: bytes = b"",
+    ) -> Entry:
+        """An entry of whose record, where it was fetched to, the headers in front have been read.
+
+        Parameters
+        ----------
+        timestamp
+            That the record had before, ms.
+        type
+            Its type, if it is known to be in binary mode.
+        """
+        entry = cls(partition, position, record.key, record.value, (), timestamp, time, ingress_position, path, record)
+        entry._headers, entry._type = None, type
         return entry
 
     @classmethod

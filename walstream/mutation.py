@@ -30,6 +30,9 @@ TYPE = "walstream.mutation"
 CONTENT_TYPE = "application/json"
 
 _WORDS = frozenset({"op", "table", "key", "set"})
+# What nothing has to be looked up about: a key column of these, and another column that may be null as well.
+_SIMPLE = frozenset({str, int, bool})
+_SIMPLE_OR_NULL = _SIMPLE | {type(None)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +112,9 @@ def parse_mutation(payload: bytes | None) -> Mutation:
         raise _refused(f"the payload is not JSON: {error}") from None
     if type(members) is not dict:
         raise _refused("the payload is not a JSON object")
+    plain = _plain_mutation(members)
+    if plain is not None:
+        return plain
     if _has_float(members):
         # A float has 15 digits; a decimal, and an integer beyond 64 bits, which orjson makes a float too, have more.
         try:
@@ -132,6 +138,34 @@ def parse_mutation(payload: bytes | None) -> Mutation:
     elif type(changes) is not dict:
         raise _refused("set is not an object of columns")
     return _checked(Mutation(op, members.get("table"), key, changes))
+
+
+def _plain_mutation(members: dict[str, Any]) -> Mutation | None:
+    """The common kind, in which nothing is wrong: texts, whole numbers, truth values and nulls. None: look closer."""
+    get = members.get
+    op, table, key, changes = get("op"), get("table"), get("key"), get("set")
+    if op == "put":
+        if type(changes) is not dict or not _SIMPLE_OR_NULL.issuperset(map(type, changes.values())) or "" in changes:
+            return None
+        words = 3
+    elif op == "delete" and changes is None:
+        changes, words = {}, 2
+    else:
+        return None
+    if table is not None:
+        if type(table) is not str or not table:
+            return None
+        words += 1
+    if (
+        len(members) != words  # a null, or a word that is not known
+        or type(key) is not dict
+        or not key
+        or "" in key
+        or not _SIMPLE.issuperset(map(type, key.values()))
+        or not key.keys().isdisjoint(changes)
+    ):
+        return None
+    return Mutation(op, table, key, changes)
 
 
 def _checked(mutation: Mutation) -> Mutation:

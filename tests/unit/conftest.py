@@ -30,6 +30,7 @@ def either_wire(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("walstream.router.plain_event", module.plain_event)
     monkeypatch.setattr("walstream.router.plain_replica", module.plain_replica)
     monkeypatch.setattr("walstream.entry.plain_entry", module.plain_entry)
+    monkeypatch.setattr("walstream.attempt.plain_attempt", module.plain_attempt)
     monkeypatch.setattr("walstream.delayed.record_of", module.record_of)
     monkeypatch.setattr("walstream.stored.record_of", module.record_of)
     return module

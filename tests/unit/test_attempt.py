@@ -238,3 +238,46 @@ def test_no_wait_is_too_long(
 def test_an_attempt_is_at_once_where_nothing_else_is_said() -> None:
     attempt = Attempt(Entry(3, 1, b"k", b"v", [], 1, 2, 3))
     assert (attempt.count, attempt.age, attempt.due, attempt.last, attempt.first) == (0, 0, 0, None, None)
+
+
+NUMBER = st.sampled_from([b"0", b"1", b"-1", b"-2", b"77", b"123456789012345678", b"9" * 19, b"+1", b" 1", b"", None])
+NUMBERS = [f"walstream-{name}" for name in ("time", "position", "timestamp", "attempt", "due", "age", "when")]
+MORE = st.lists(
+    st.tuples(
+        st.sampled_from([*NUMBERS, "walstream-version", "walstream-log-position", "walstream-error", "walstream-kind",
+                         "walstream-path", "walstream-control", "walstream-x", "Walstream-time", "ce_type",
+                         "ce_waltargets", "ce_partitionkey", "content-type", "trace"]),
+        NUMBER | st.sampled_from([b"t", "ä".encode(), b"application/cloudevents+json"]),
+    ),
+    max_size=2,
+)  # fmt: skip
+
+
+@pytest.mark.skipif(not COMPILED, reason="walstream was installed without a C compiler")
+@given(st.data(), MORE, MORE)
+def test_what_is_read_where_it_stands_is_what_its_headers_say(
+    data: st.DataObject, more: list[Header], own: list[Header]
+) -> None:
+    numbers = [(name, data.draw(NUMBER | st.just(b"5") | st.just(b"5"))) for name in NUMBERS]
+    ours = [("walstream-version", b"1"), ("walstream-target", b"flights.base"), *numbers, *more]
+    event = encode(b"{}", key=b"k", id="i", source="s", type="t", time=None)
+    record = record_on_wire(compiled, (b"k", b"{}", [*ours, *event.headers, *own]), offset=7)
+    found = compiled.plain_attempt(record)
+    if found is None:
+        return
+    read, parsed = read_attempt(3, record), read_dead(3, record)
+    assert facts(read.entry) == facts(parsed.entry)
+    assert (read.count, read.age, read.due, read.last, read.first, read.when) == (
+        parsed.count, parsed.age, parsed.due, None, None, parsed.when,
+    )  # fmt: skip
+    assert (read.entry.type, read.entry.payload) == (parsed.entry.record.type, parsed.entry.record.payload)
+    assert read.entry.kind == parsed.entry.kind
+
+
+@pytest.mark.skipif(not COMPILED, reason="walstream was installed without a C compiler")
+def test_what_no_target_has_said_anything_about_is_read_where_it_stands() -> None:
+    event = encode(b"{}", key=b"k", id="i", source="s", type="t", time=None)
+    for position in (-1, 12):
+        entry = Entry(3, position, b"k", b"{}", event.headers, 5, 6, -1)
+        record = record_on_wire(compiled, retried(entry, reason=None), offset=7)
+        assert compiled.plain_attempt(record) == (6, -1, 5, position, 1, 0, 9, 8, b"t")

@@ -12,8 +12,10 @@ try:
         RecordReader,
         RecordWriter,
         partition_of,
+        plain_attempt,
         plain_entry,
         plain_event,
+        plain_mutation,
         plain_replica,
         record_of,
     )
@@ -25,8 +27,10 @@ except ImportError:
         RecordReader,
         RecordWriter,
         partition_of,
+        plain_attempt,
         plain_entry,
         plain_event,
+        plain_mutation,
         plain_replica,
         record_of,
     )
@@ -39,8 +43,10 @@ __all__ = [
     "RecordReader",
     "RecordWriter",
     "partition_of",
+    "plain_attempt",
     "plain_entry",
     "plain_event",
+    "plain_mutation",
     "plain_replica",
     "record_of",
 ]

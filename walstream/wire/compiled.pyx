@@ -659,6 +659,277 @@ def plain_replica(Record record not None):
     return found[0], time, timestamp, PyBytes_FromStringAndSize(<const char*>added.path.text, added.path.size)
 
 
+# On a retry topic
+
+cdef enum:
+    # The numbers in front of what is to be tried again, by their places in what `plain_attempt` says.
+    TIME, POSITION, TIMESTAMP, LOG_POSITION, COUNT, AGE, DUE, WHEN, NUMBERS
+
+
+cdef inline int number_of_attempt(const uint8_t* name, Py_ssize_t size) noexcept nogil:
+    """Which of the numbers a header has; -1 is none of them."""
+    if equals(name, size, b"walstream-time", 14):
+        return TIME
+    if equals(name, size, b"walstream-position", 18):
+        return POSITION
+    if equals(name, size, b"walstream-timestamp", 19):
+        return TIMESTAMP
+    if equals(name, size, b"walstream-log-position", 22):
+        return LOG_POSITION
+    if equals(name, size, b"walstream-attempt", 17):
+        return COUNT
+    if equals(name, size, b"walstream-age", 13):
+        return AGE
+    if equals(name, size, b"walstream-due", 13):
+        return DUE
+    if equals(name, size, b"walstream-when", 14):
+        return WHEN
+    return -1
+
+
+def plain_attempt(found not None):
+    """Read the headers in front of what is to be tried again; see `plain.plain_attempt`."""
+    cdef const uint8_t* at
+    cdef const uint8_t* name = NULL
+    cdef const uint8_t* value = NULL
+    cdef Py_ssize_t name_size = 0, value_size = 0
+    cdef int64_t numbers[8]
+    cdef int which, seen = 0
+    cdef int64_t left
+    cdef bint versioned = False, own = False, binary = False, identified = False, sourced = False
+    cdef object type = None
+    cdef Record record
+    if not isinstance(found, Record):
+        return None
+    record = <Record>found
+    if record._frame.is_odd:
+        return None
+    at = record._frame.headers
+    numbers[LOG_POSITION] = -1
+    for left in range(record._frame.header_count):
+        read_block(&at, record._frame.end, &name, &name_size)
+        read_block(&at, record._frame.end, &value, &value_size)
+        if not own and name_size >= 10 and memcmp(name, b"walstream-", 10) == 0:
+            which = number_of_attempt(name, name_size)
+            if which >= 0:
+                if seen & 1 << which or not read_number(value, value_size, &numbers[which]):
+                    return None
+                seen |= 1 << which
+            elif equals(name, name_size, b"walstream-version", 17):
+                if versioned or value == NULL or not equals(value, value_size, b"1", 1):
+                    return None
+                versioned = True
+            elif not equals(name, name_size, b"walstream-target", 16):
+                return None
+            continue
+        own = True
+        if value == NULL or not is_ascii(value, value_size):
+            return None
+        if equals(name, name_size, b"ce_specversion", 14):
+            binary = equals(value, value_size, b"1.0", 3)
+        elif equals(name, name_size, b"ce_id", 5):
+            identified = value_size > 0
+        elif equals(name, name_size, b"ce_source", 9):
+            sourced = value_size > 0
+        elif equals(name, name_size, b"ce_type", 7):
+            if type is not None or value_size == 0:
+                return None
+            type = PyBytes_FromStringAndSize(<const char*>value, value_size)
+        elif begins_in_any_case(name, name_size, b"ce_wal", 6) or begins_in_any_case(name, name_size, b"walstream-", 10):
+            return None
+        elif name_size == 12 and begins_in_any_case(name, name_size, b"content-type", 12):
+            if begins_in_any_case(value, value_size, b"application/cloudevents", 23):
+                return None
+    if not (versioned and binary and identified and sourced and type is not None):
+        return None
+    if seen | 1 << LOG_POSITION != (1 << NUMBERS) - 1:
+        return None
+    if seen & 1 << LOG_POSITION and numbers[LOG_POSITION] < 0:
+        return None
+    if numbers[POSITION] < -1 or numbers[COUNT] < 0 or numbers[AGE] < 0 or numbers[DUE] < 0 or numbers[WHEN] < 0:
+        return None
+    return (
+        numbers[TIME], numbers[POSITION], numbers[TIMESTAMP], numbers[LOG_POSITION], numbers[COUNT], numbers[AGE],
+        numbers[DUE], numbers[WHEN], type,
+    )
+
+
+# Mutations
+
+cdef enum:
+    # How a column's bytes are made, the lowest four bits of what `plain_mutation` is told; the others are its place.
+    TEXT, ASCII, BOOLEAN, INT8, INT16, INT32, INT64
+
+
+cdef inline const uint8_t* skip_space(const uint8_t* at, const uint8_t* end) noexcept nogil:
+    while at < end and (at[0] == c" " or at[0] == c"\n" or at[0] == c"\t" or at[0] == c"\r"):
+        at += 1
+    return at
+
+
+cdef inline bint read_sign(const uint8_t** at, const uint8_t* end, uint8_t sign) noexcept nogil:
+    """Pass a sign of JSON's, and white space on both sides."""
+    at[0] = skip_space(at[0], end)
+    if at[0] == end or at[0][0] != sign:
+        return False
+    at[0] = skip_space(at[0] + 1, end)
+    return True
+
+
+cdef inline bint read_text(const uint8_t** at, const uint8_t* end, Part* text) noexcept nogil:
+    """Read a string of JSON that has nothing to be replaced in it."""
+    cdef const uint8_t* here = at[0] + 1
+    if at[0] == end or at[0][0] != c'"':
+        return False
+    text.text = here
+    while here < end and here[0] != c'"':
+        if here[0] < 0x20 or here[0] == c"\\":
+            return False
+        here += 1
+    if here == end:
+        return False
+    text.size = here - text.text
+    at[0] = here + 1
+    return True
+
+
+cdef inline bint read_word(const uint8_t** at, const uint8_t* end, const char* word, Py_ssize_t size) noexcept nogil:
+    if end - at[0] < size or memcmp(at[0], word, size) != 0:
+        return False
+    at[0] += size
+    return True
+
+
+cdef inline bint read_integer(const uint8_t** at, const uint8_t* end, int64_t* number) noexcept nogil:
+    """Read an integer of JSON of up to 18 digits; what stands behind it is not looked at."""
+    cdef const uint8_t* begin = at[0]
+    cdef const uint8_t* digits
+    cdef const uint8_t* here
+    if begin < end and begin[0] == c"-":
+        begin += 1
+    digits = here = begin
+    while here < end and 48 <= here[0] <= 57:
+        here += 1
+    if here == digits or (digits[0] == c"0" and here - at[0] > 1):
+        return False
+    begin, at[0] = at[0], here
+    return read_number(begin, here - begin, number)
+
+
+cdef object read_column(const uint8_t** at, const uint8_t* end, int kind, bint ascii):
+    """Read a value of a column, as Cassandra has it; None where it is another one, or written otherwise."""
+    cdef Part text
+    cdef int64_t number = 0
+    cdef int size, i
+    cdef uint8_t encoded[8]
+    if kind <= ASCII:
+        if not read_text(at, end, &text) or (kind == ASCII and not ascii):
+            return None
+        return PyBytes_FromStringAndSize(<const char*>text.text, text.size)
+    if kind == BOOLEAN:
+        if read_word(at, end, b"true", 4):
+            return b"\1"
+        return b"\0" if read_word(at, end, b"false", 5) else None
+    if not read_integer(at, end, &number):
+        return None
+    size = 1 << kind - INT8
+    if size < 8 and not -(<int64_t>1 << 8 * size - 1) <= number < <int64_t>1 << 8 * size - 1:
+        return None
+    for i in range(size):
+        encoded[i] = <uint8_t>(number >> 8 * (size - 1 - i))
+    return PyBytes_FromStringAndSize(<const char*>encoded, size)
+
+
+cdef bint read_columns(
+    const uint8_t** at, const uint8_t* end, dict columns, bint ascii, list values, bint with_null, uint64_t* seen
+) except -1:
+    """Read an object of columns: each one's place and value; False where something is not of the common kind."""
+    cdef Part name
+    cdef int code
+    cdef object value
+    if not read_sign(at, end, c"{"):
+        return False
+    if at[0] < end and at[0][0] == c"}":
+        return read_sign(at, end, c"}")
+    while True:
+        if not read_text(at, end, &name) or not read_sign(at, end, c":"):
+            return False
+        known = columns.get(PyBytes_FromStringAndSize(<const char*>name.text, name.size))
+        if known is None:
+            return False
+        code = known
+        if seen[0] & <uint64_t>1 << (code >> 4):
+            return False
+        seen[0] |= <uint64_t>1 << (code >> 4)
+        if with_null and read_word(at, end, b"null", 4):
+            value = None
+        else:
+            value = read_column(at, end, code & 15, ascii)
+            if value is None:
+                return False
+        values.append((code >> 4, value))
+        if not read_sign(at, end, c","):
+            return read_sign(at, end, c"}")
+
+
+def plain_mutation(bytes payload not None, dict key not None, dict others not None):
+    """Read the common kind of mutation without an object for its JSON; see `plain.plain_mutation`."""
+    cdef const uint8_t* at = <const uint8_t*>PyBytes_AS_STRING(payload)
+    cdef const uint8_t* end = at + PyBytes_GET_SIZE(payload)
+    cdef Part word, op, table
+    cdef bint ascii = is_ascii(at, end - at)
+    cdef uint64_t keys = 0, columns = 0
+    cdef list named = [], values = []
+    cdef int seen = 0, which
+    cdef bint is_put
+    if not ascii:
+        try:
+            payload.decode()
+        except UnicodeDecodeError:
+            return None
+    if not read_sign(&at, end, c"{"):
+        return None
+    while True:
+        if not read_text(&at, end, &word) or not read_sign(&at, end, c":"):
+            return None
+        if equals(word.text, word.size, b"op", 2):
+            which = 1
+            if not read_text(&at, end, &op):
+                return None
+        elif equals(word.text, word.size, b"table", 5):
+            which = 2
+            if not read_text(&at, end, &table) or not table.size:
+                return None
+        elif equals(word.text, word.size, b"key", 3):
+            which = 4
+            if seen & which or not read_columns(&at, end, key, ascii, named, False, &keys):
+                return None
+        elif equals(word.text, word.size, b"set", 3):
+            which = 8
+            if seen & which or not read_columns(&at, end, others, ascii, values, True, &columns):
+                return None
+        else:
+            return None
+        if seen & which:
+            return None
+        seen |= which
+        if not read_sign(&at, end, c","):
+            break
+    if not read_sign(&at, end, c"}") or at != end or seen & 5 != 5 or len(named) != len(key):
+        return None
+    is_put = equals(op.text, op.size, b"put", 3)
+    if is_put != (seen & 8 != 0) or not (is_put or equals(op.text, op.size, b"delete", 6)):
+        return None
+    if len(named) > 1:
+        named.sort()
+    return (
+        is_put,
+        PyUnicode_DecodeUTF8(<const char*>table.text, table.size, NULL) if seen & 2 else None,
+        [value for _, value in named],
+        values,
+    )
+
+
 cdef uint32_t murmur2(const uint8_t* data, Py_ssize_t size) noexcept nogil:
     """The hash of `walstream.murmur2`."""
     cdef uint32_t m = 0x5BD1E995

@@ -23,6 +23,8 @@ from walstream.headers import (
 from walstream.murmur2 import partition_for
 
 BATCH_HEADER: Final = 61  # bytes in front of a batch's records
+COLUMN_KINDS: Final = ("text", "ascii", "boolean", "tinyint", "smallint", "int", "bigint")
+"""What `plain_mutation` knows."""
 Asked = tuple[int | None, int | None, int | None, int | None]
 """What a record asks for: delay, deliver-at, jitter and expiry, in µs; None where it does not."""
 
@@ -252,6 +254,40 @@ def plain_replica(record: Record) -> tuple[bytes, int, int, bytes] | None:
     tuple or None
         Its identity, effective time (µs), original timestamp (ms) and path. None where it is of another kind, or from
         nowhere else, and `walstream.replica.read_replica` is to look at it: here always.
+    """
+    return None
+
+
+def plain_attempt(found: Record) -> tuple[int, int, int, int, int, int, int, int, bytes] | None:
+    """Read the common kind of record of a retry topic: in binary mode, and of which no target has said anything.
+
+    Returns
+    -------
+    tuple or None
+        Effective time (µs), position in the ingress, original timestamp (ms), position in the log or -1, attempts, age
+        (ms), when it is due (µs), when that was said (ms), and its type. None where it is of another kind, and
+        `walstream.attempt` is to look at it: here always.
+    """
+    return None
+
+
+def plain_mutation(
+    payload: bytes, key: dict[bytes, int], others: dict[bytes, int]
+) -> tuple[bool, str | None, list[bytes], list[tuple[int, bytes | None]]] | None:
+    """Read the common kind of mutation (`walstream.mutation`) as the bytes that Cassandra has of its values.
+
+    Parameters
+    ----------
+    key, others
+        The columns of the primary key, all of which it must name, and others, by their names in UTF-8. Of each its
+        place, less than 64, times 16, and by what its bytes are made: one of `COLUMN_KINDS`, by its place there.
+
+    Returns
+    -------
+    tuple or None
+        Whether it is a put, the table that it names, the key in the order of its places, and place and value of other
+        columns. None where it is of another kind or has a fault, and `walstream.mutation.parse_mutation` is to look at
+        it: here always.
     """
     return None
 

@@ -8,7 +8,7 @@ what fails is written again, nor ordered, since every row carries its effective 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -45,12 +45,8 @@ class Row:
     key: bytes
 
 
-@dataclass(slots=True, eq=False)
-class _Partition:
-    """Rows of one partition, as many as one batch may have."""
-
-    rows: list[Row] = field(default_factory=list)
-    size: int = 0
+_Partition = tuple[list[Row], int]
+"""Rows of one partition, as many as one batch may have, and their size."""
 
 
 @dataclass(slots=True, eq=False)
@@ -60,7 +56,7 @@ class _Batch:
     partitions: int = 0
 
 
-def batches(rows: Iterable[Row], replicas: Callable[[bytes], Hashable | None]) -> list[list[Row]]:
+def batches(rows: Sequence[Row], replicas: Callable[[bytes], Hashable | None]) -> list[list[Row]]:
     """Put rows into batches.
 
     Parameters
@@ -70,33 +66,46 @@ def batches(rows: Iterable[Row], replicas: Callable[[bytes], Hashable | None]) -
     """
     found: list[list[Row]] = []
     filling: dict[Hashable, _Batch] = {}
-    for partition in _partitions(rows):
-        nodes = None if partition.size > BYTES else replicas(partition.rows[0].key)
+    for own, size in _partitions(rows):
+        nodes = None if size > BYTES else replicas(own[0].key)
         if nodes is None:
-            found.append(partition.rows)
+            found.append(own)
             continue
         batch = filling.get(nodes)
-        if batch is None or batch.partitions == PARTITIONS or batch.size + partition.size > BYTES:
+        if batch is None or batch.partitions == PARTITIONS or batch.size + size > BYTES:
             batch = filling[nodes] = _Batch()
             found.append(batch.rows)
-        batch.rows.extend(partition.rows)
-        batch.size += partition.size
+        batch.rows += own
+        batch.size += size
         batch.partitions += 1
     return found
 
 
-def _partitions(rows: Iterable[Row]) -> list[_Partition]:
-    found: list[_Partition] = []
-    filling: dict[tuple[str, bytes], _Partition] = {}
+def _partitions(rows: Sequence[Row]) -> list[_Partition]:
+    parts: dict[tuple[str, bytes], list[Row]] = {}
     for row in rows:
         key = row.table, row.key
-        partition = filling.get(key)
-        if partition is None or len(partition.rows) == PARTITION_ROWS or partition.size + row.size > PARTITION_BYTES:
-            partition = filling[key] = _Partition()
-            found.append(partition)
-        partition.rows.append(row)
-        partition.size += row.size
-    return found
+        if key in parts:
+            parts[key].append(row)
+        else:
+            parts[key] = [row]
+    if len(parts) == len(rows):
+        return [(own, own[0].size) for own in parts.values()]
+    return [part for own in parts.values() for part in _divided(own)]
+
+
+def _divided(rows: list[Row]) -> list[_Partition]:
+    """The rows of one partition, in as many parts as it takes."""
+    found: list[_Partition] = []
+    part: list[Row] = []
+    size = 0
+    for row in rows:
+        if part and (len(part) == PARTITION_ROWS or size + row.size > PARTITION_BYTES):
+            found.append((part, size))
+            part, size = [], 0
+        part.append(row)
+        size += row.size
+    return [*found, (part, size)]
 
 
 def statement(rows: Sequence[Row]) -> Any:

@@ -9,13 +9,18 @@ from cassandra.query import UNSET_VALUE
 
 from walstream.mutation import Mutation
 from walstream.sinks.cassandra import schema
-from walstream.sinks.cassandra.types import BadValue, Encode, encoder, int64, uint16
+from walstream.sinks.cassandra.types import BadValue, Encode, encoder, int64, plain_kind, uint16
+from walstream.wire import plain_mutation
 
 Bound = tuple[Any, list[Any], bytes]
 """A prepared statement, its values as bytes, and the routing key: the bytes of the partition key.
 
 The driver's own BoundStatement would be one more object a row, and a batch needs none.
 """
+
+Read = tuple[bool, str | None, list[bytes], list[tuple[int, bytes | None]]]
+"""A mutation: whether it is a put, its table, the primary key, and place (in the order of the table) and value of the
+other columns, None for null."""
 
 
 class BadMutation(ValueError):
@@ -37,6 +42,20 @@ class Columns:
         encoders: list[Encode] = [encoder(kind) for kind in types]
         self._columns = {column: (i, encoders[i]) for i, column in enumerate(table.columns)}
         self._key = [(column, self._columns.pop(column)[1]) for column in table.key]
+        codes = {
+            column: i << 4 | kind
+            for i, column in enumerate(table.columns)
+            if i < 64 and (kind := plain_kind(types[i])) is not None
+        }
+        self._plain_key = {column.encode(): code for column, code in codes.items() if column in table.key}
+        self._plain_others = {column.encode(): code for column, code in codes.items() if column not in table.key}
+        self._is_plain = len(self._plain_key) == len(table.key)
+
+    def read(self, payload: bytes | None) -> Read | None:
+        """A payload as what its values are in the table, if it is of the common kind; else it has to be parsed."""
+        if payload is None or not self._is_plain:
+            return None
+        return plain_mutation(payload, self._plain_key, self._plain_others)
 
     def key(self, mutation: Mutation) -> list[bytes]:
         """The primary key's values.
@@ -61,7 +80,7 @@ class Columns:
             raise BadMutation(f"not in the primary key of {self.table}: {names}")
         return key
 
-    def fill(self, mutation: Mutation, values: list[Any]) -> None:
+    def fill(self, mutation: Mutation, values: list[Any] | dict[int, Any]) -> None:
         """Put the values of a mutation's other columns, None for null, where they stand in the order of the table.
 
         Raises

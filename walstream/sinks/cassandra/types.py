@@ -44,6 +44,7 @@ from cassandra import cqltypes, util
 from cassandra.marshal import uvint_pack
 
 from walstream.units import parse_rfc3339
+from walstream.wire.plain import COLUMN_KINDS
 
 Encode = Callable[[Any], bytes]
 """JSON value, with `Decimal` for a number with a fraction or an exponent, never None -> bytes. Raises `BadValue`."""
@@ -110,6 +111,14 @@ def encoder(cql_type: Any) -> Encode:
     if issubclass(cql_type, cqltypes.FrozenType | cqltypes.ReversedType):
         return encoder(cql_type.subtypes[0])
     return _SIMPLE.get(cql_type.typename) or _unsupported(cql_type.cql_parameterized_type())
+
+
+def plain_kind(cql_type: Any) -> int | None:
+    """By what `walstream.wire.plain_mutation` makes the bytes of a type, if it can."""
+    if issubclass(cql_type, cqltypes.FrozenType | cqltypes.ReversedType):
+        return plain_kind(cql_type.subtypes[0])
+    name = {"varchar": "text"}.get(cql_type.typename, cql_type.typename)
+    return COLUMN_KINDS.index(name) if _SIMPLE.get(cql_type.typename) and name in COLUMN_KINDS else None
 
 
 def _unsupported(name: str) -> Encode:

@@ -81,6 +81,9 @@ class Definition:
         self._by: list[tuple[int, Values | None]] = [(place[by.column], self._values(by)) for by in columns]
         self._conditions = [self._condition(condition, place) for condition in options.conditions]
         self._as_they_are = [place for place, function in self._by] if all(f is None for _, f in self._by) else None
+        # Of most indexes: the one column, not of the key, whose value is the entry.
+        own = [place - len(base.key) for place, function in self._by if function is None]
+        self._only = own[0] if len(self._by) == len(own) == 1 and own[0] >= 0 and not self._conditions else None
         self.copied = tuple(options.copy_)
         self.copies = [self.tracked.index(column) for column in self.copied]
 
@@ -101,6 +104,9 @@ class Definition:
         values
             Those of the tracked columns; all null where there is no row.
         """
+        if self._only is not None:
+            value = values[self._only]
+            return NONE if not value or len(value) > _LONGEST else frozenset(((value,),))
         row = [*key, *values]
         if self.tracked[0] == "" and values[0] is None:
             return NONE

@@ -128,6 +128,7 @@ class Codec:
         self._columns, self._fingerprint = columns, fingerprint
         # version, fingerprint, deleted, clock; times; sizes, -1 for null
         self._header = struct.Struct(f">BIqq{columns}q{columns}i")
+        self._prefix = struct.pack(">BI", _VERSION, fingerprint)
 
     def new(self) -> Row:
         """A row of which nothing is known."""
@@ -135,9 +136,10 @@ class Codec:
 
     def encode(self, row: Row) -> bytes:
         """The row's stored form."""
-        sizes = [-1 if value is None else len(value) for value in row.values]
+        values = row.values
+        sizes = [-1 if value is None else len(value) for value in values]
         header = self._header.pack(_VERSION, self._fingerprint, row.deleted, row.clock, *row.times, *sizes)
-        return header + b"".join([value for value in row.values if value])
+        return b"".join([header, *filter(None, values)])
 
     def decode(self, stored: bytes) -> Row:
         """Read what `encode` wrote.
@@ -147,14 +149,8 @@ class Codec:
         StateMismatch
             It is of a newer format, or of another definition.
         """
-        if not stored or stored[0] != _VERSION:
-            found = stored[0] if stored else "none"
-            raise StateMismatch(f"a row of an index's state has format {found}; this walstream reads {_VERSION}")
-        if int.from_bytes(stored[1:5], "big") != self._fingerprint:
-            raise StateMismatch(
-                "the state of this index was made for other columns: a definition cannot change; make another target, "
-                "with a table of its own"
-            )
+        if not stored.startswith(self._prefix):
+            raise StateMismatch(_foreign(stored))
         count, header = self._columns, self._header
         try:
             _, _, deleted, clock, *rest = header.unpack_from(stored)
@@ -171,3 +167,15 @@ class Codec:
         if at != len(stored):
             raise StateMismatch(f"a row of an index's state has {len(stored)} bytes, and not {at}")
         return Row(values, rest[:count], deleted, clock)
+
+
+def _foreign(stored: bytes) -> str:
+    """What is wrong with a row that begins otherwise."""
+    if not stored or stored[0] != _VERSION:
+        return (
+            f"a row of an index's state has format {stored[0] if stored else 'none'}; this walstream reads {_VERSION}"
+        )
+    return (
+        "the state of this index was made for other columns: a definition cannot change; make another target, "
+        "with a table of its own"
+    )

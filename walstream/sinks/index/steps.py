@@ -9,10 +9,10 @@ removed by what came before, also where a value comes back (A, B, A again), and 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from walstream.sinks.index.definition import NONE, Definition, Entries, Entry
-from walstream.sinks.index.state import NEVER, Cells, Codec, Row
+from walstream.sinks.index.state import NEVER, Cells, Codec
 
 
 @dataclass(slots=True, eq=False)
@@ -59,58 +59,68 @@ class Mend(Step):
     stale: Iterable[Entry]
 
 
-@dataclass(slots=True, eq=False)
 class Taken:
     """A base row on its way through the steps of a call, all of which are written at once.
 
-    Attributes
+    Parameters
     ----------
+    key
+        The base row's.
     stored
         The row's state before the first step.
+
+    Attributes
+    ----------
+    steps
+        Those that it went.
     after
-        What each step made of it; None where that is what it was before.
+        What each step made of the state; None where that is what it was before.
+    row
+        What is known of the base row after them.
     """
 
-    definition: Definition
-    codec: Codec
-    key: list[bytes]
-    stored: bytes | None
-    steps: list[Step] = field(default_factory=list)
-    after: list[bytes | None] = field(default_factory=list)
-    row: Row = field(init=False)
-    _entries: Entries = field(init=False)
-    _copies: list[bytes | None] = field(init=False)
-    _gone: set[Entry] = field(default_factory=set)
-    _changed: bool = False
-    _whole: bool = False
-    _latest: bytes | None = None
+    __slots__ = (
+        "_changed", "_codec", "_definition", "_entries", "_gone", "_latest", "_whole", "after", "key", "row", "steps",
+        "stored",
+    )  # fmt: skip
 
-    def __post_init__(self) -> None:
-        self._latest = self.stored
-        self.row = self.codec.new() if self.stored is None else self.codec.decode(self.stored)
-        self._look()
+    def __init__(self, definition: Definition, codec: Codec, key: list[bytes], stored: bytes | None) -> None:
+        self._definition, self._codec = definition, codec
+        self.key = key
+        self.stored = self._latest = stored
+        self.steps: list[Step] = []
+        self.after: list[bytes | None] = []
+        self._entries = self._gone = NONE
+        self._changed = self._whole = False
+        if stored is None:
+            self.row = codec.new()  # which has no entries
+        else:
+            self.row = codec.decode(stored)
+            self._entries = definition.entries(key, self.row.values)
 
     def take(self, step: Step) -> None:
         """Go one step on."""
-        if isinstance(step, Mend):
-            self._mend(step)
-        else:
+        if type(step) is Step:
             self._write(step)
-        stored = self.codec.encode(self.row)
+        elif isinstance(step, Mend):
+            self._mend(step)
+        stored = self._codec.encode(self.row)
         self.steps.append(step)
         self.after.append(None if stored == self._latest else stored)
         self._latest = stored
 
     def _write(self, step: Step) -> None:
-        row, before, copies = self.row, self._entries, self._copies
+        row, before = self.row, self._entries
+        values = row.values
+        old = values.copy()
         late = row.delete(step.time) if step.cells is None else row.put(step.cells, step.time)
-        self._look()
-        entries = self._entries
-        if entries != before or (entries and copies != self._copies):
-            self._gone |= before
-            self._changed = True
-            # By the sum alone, but for writes of one time: of these the larger value stands, and the sum is the same.
-            row.clock = max(row.total, row.clock + 1)
+        if values != old:
+            self._entries = entries = self._definition.entries(self.key, values)
+            if entries != before or (entries and any(old[place] != values[place] for place in self._definition.copies)):
+                self._gone |= before
+                self._changed = True
+                # By the sum alone, but for writes of one time: the larger value stands then, and the sum is the same.
+                row.clock = max(row.total, row.clock + 1)
         if late is not None:
             # An attempt of which nothing else is left may have come to it in another order, and to other statements.
             # So what it might have written is removed, and what it might have removed is written.
@@ -120,9 +130,9 @@ class Taken:
 
     def _mend(self, step: Mend) -> None:
         row = self.row
-        self._gone |= self._entries | set(step.stale)
+        self._gone |= self._entries.union(step.stale)
         row.mend(step.row, step.time)
-        self._look()
+        self._entries = self._definition.entries(self.key, row.values)
         self._changed = self._whole = True
         row.clock = max(row.total, row.clock + 1, step.above + 1)
 
@@ -137,12 +147,12 @@ class Taken:
         self.row.clock += 1
 
     @property
-    def removed(self) -> Iterable[Entry]:
+    def removed(self) -> Entries:
         """Entries to be removed at `Row.clock`."""
-        return self._gone - self._entries
+        return self._gone - self._entries if self._gone else NONE
 
     @property
-    def written(self) -> Iterable[Entry]:
+    def written(self) -> Entries:
         """Entries to be written at `Row.clock`: all that there are, or none where nothing changed."""
         return self._entries if self._changed else NONE
 
@@ -155,7 +165,7 @@ class Taken:
         row = self.row
         return {
             place: row.values[place]
-            for place in self.definition.copies
+            for place in self._definition.copies
             if self._whole or row.times[place] != NEVER or row.deleted != NEVER
         }
 
@@ -164,16 +174,11 @@ class Taken:
         """Whether anything is to be removed or written."""
         return bool(self._changed and self._entries) or not self._gone <= self._entries
 
-    def _look(self) -> None:
-        definition, values = self.definition, self.row.values
-        self._entries = definition.entries(self.key, values)
-        self._copies = [values[place] for place in definition.copies]
-
     def _with(self, late: Cells) -> Entries:
         values = list(self.row.values)
         for place, value in late.items():
             values[place] = value
-        return self.definition.entries(self.key, values)
+        return self._definition.entries(self.key, values)
 
 
 def take_all(

@@ -7,10 +7,10 @@ from typing import Any
 from cassandra.query import UNSET_VALUE
 
 from walstream.errors import RecordRefused
-from walstream.mutation import Mutation
+from walstream.mutation import parse_mutation
 from walstream.sinks.cassandra import schema
 from walstream.sinks.cassandra.batches import Row as Write
-from walstream.sinks.cassandra.statements import Columns, routing_key
+from walstream.sinks.cassandra.statements import Columns, Read, routing_key
 from walstream.sinks.cassandra.types import int32, int64
 from walstream.sinks.index.definition import BadDefinition, Definition
 from walstream.sinks.index.functions import EMPTY_COLLECTION
@@ -62,38 +62,49 @@ class IndexTable:
         self._delete = session.prepare(f"DELETE FROM {name} USING TIMESTAMP ? WHERE {where}")
         self._insert.is_idempotent = self._delete.is_idempotent = True
         self._leading = len(definition.partition)
+        self._has_whole_key = definition.rest == list(range(len(base.key)))
 
         self._columns = Columns(base, definition.types)
-        self._unset = [UNSET_VALUE] * (len(base.columns) - len(base.key))
         places = {column: i for i, column in enumerate(base.columns)}
-        # Where the values stand among all columns, and whether an empty one is null: a collection of several cells.
-        self._tracked = [
-            (places[column], slot, base.columns[column].startswith(("set<", "list<", "map<")))
+        # By where the columns stand among all: their slots, and whether an empty value is null: a collection of cells.
+        self._tracked = {
+            places[column]: (slot, base.columns[column].startswith(("set<", "list<", "map<")))
             for slot, column in enumerate(definition.tracked)
             if column
-        ]
+        }
         self._written_by_every_put = definition.tracked[0] == ""
 
-    def step(self, place: int, mutation: Mutation, time: int) -> Step | None:
-        """What a mutation of the base table is to the index; None where it names nothing that matters.
+    def step(self, place: int, payload: bytes | None, time: int) -> Step | None:
+        """What a mutation is to the index; None where it is of another table, or names nothing that matters.
 
         Raises
         ------
+        RecordRefused
+            The payload is no mutation.
         BadMutation
             The base table cannot take it.
         """
-        key = self._columns.key(mutation)
+        is_put, table, key, values = self._columns.read(payload) or self._parse(payload)
+        if table is not None and table != self.definition.options.base:
+            return None
         row_key = _row_key(key)
-        if mutation.op == "delete":
+        if not is_put:
             return Step(place, row_key, key, None, time)
-        values = key + self._unset
-        self._columns.fill(mutation, values)
         cells: list[tuple[int, bytes | None]] = [(0, b"")] if self._written_by_every_put else []
-        for index, slot, collection in self._tracked:
-            value = values[index]
-            if value is not UNSET_VALUE:
+        for index, value in values:
+            if index in self._tracked:
+                slot, collection = self._tracked[index]
                 cells.append((slot, None if collection and value == EMPTY_COLLECTION else value))
         return Step(place, row_key, key, cells, time) if cells else None
+
+    def _parse(self, payload: bytes | None) -> Read:
+        mutation = parse_mutation(payload)
+        if mutation.table is not None and mutation.table != self.definition.options.base:
+            return False, mutation.table, [], []
+        key = self._columns.key(mutation)
+        values: dict[int, bytes | None] = {}
+        self._columns.fill(mutation, values)
+        return mutation.op == "put", mutation.table, key, list(values.items())
 
     def mend(self, place: int, repair: Repair) -> Mend:
         """What a repair is to the index.
@@ -114,26 +125,30 @@ class IndexTable:
 
     def writes(self, number: int, taken: Taken) -> list[Write]:
         """What is to be executed for a row."""
-        definition, row = self.definition, taken.row
-        time = int64(row.clock)
-        rest = [taken.key[place] for place in definition.rest]
-        name, leading = definition.options.table, self._leading
+        removed, written = taken.removed, taken.written
+        if not removed and not written:
+            return []
+        definition, leading = self.definition, self._leading
+        time, name = int64(taken.row.clock), definition.options.table
+        rest = taken.key if self._has_whole_key else [taken.key[place] for place in definition.rest]
+        size = len(time) + sum(map(len, rest))
         writes = []
-        for entry in taken.removed:
-            values: list[Any] = [time, *entry, *rest]
-            writes.append(Write(number, name, _size(values), self._delete, values, routing_key(entry[:leading])))
-        if written := taken.written:
-            given = taken.copies
-            copies = [given.get(place, UNSET_VALUE) for place in definition.copies]
+        for entry in removed:
+            key = entry[0] if leading == 1 else routing_key(entry[:leading])
+            values = [time, *entry, *rest]
+            writes.append(Write(number, name, size + sum(map(len, entry)), self._delete, values, key))
+        if written:
+            copies: list[Any] = []
+            if definition.copies:
+                given = taken.copies
+                copies = [given.get(place, UNSET_VALUE) for place in definition.copies]
+                size += sum([len(value) for value in copies if type(value) is bytes])
             for entry in written:
+                key = entry[0] if leading == 1 else routing_key(entry[:leading])
                 values = [*entry, *rest, *copies, time]
-                writes.append(Write(number, name, _size(values), self._insert, values, routing_key(entry[:leading])))
+                writes.append(Write(number, name, size + sum(map(len, entry)), self._insert, values, key))
         return writes
 
 
 def _row_key(key: list[bytes]) -> bytes:
     return key[0] if len(key) == 1 else b"".join([int32(len(part)) + part for part in key])
-
-
-def _size(values: list[Any]) -> int:
-    return sum([len(value) for value in values if type(value) is bytes])
