@@ -3,7 +3,8 @@
 1. Both are read once. Of each of `RANGES` ranges of hashed keys only the count and a sum of hashes are kept.
 2. Where those differ, both are read once more, and of the rows in these ranges a hash of each is kept.
 3. Rows whose hashes differ are looked up by their keys, again and again: what becomes equal was on its way. What stays
-   as it is for longer than a write is on its way is a difference; and so is, in the end, what one side does not change.
+   as it is until all has passed that was on its way, and a while longer, is a difference; and so is, in the end, what
+   one side does not change.
 
 A sum and not an exclusive-or, so that a row that came twice does not hide another that did. Then a range differs though
 the rows are equal, which the second step finds.
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 
@@ -33,6 +34,9 @@ _MASK = (1 << 64) - 1
 
 Pair = tuple[bytes | None, bytes | None]
 """What the two sides have of a row."""
+
+Passed = Callable[[], Awaitable[bool]]
+"""Waits until all has passed that is on its way now, and says whether it has."""
 
 Progress = Callable[[str, int], None]
 """What is done, and how many rows have been read for it."""
@@ -75,6 +79,8 @@ class Comparison:
         Rows that differed, but were too many to be looked at one by one.
     left_out_ranges
         Ranges that differed, but had too many rows.
+    passed
+        Whether all that was on its way had passed before rows were called different; None where that is not known.
     """
 
     rows: tuple[int, int] = (0, 0)
@@ -84,6 +90,7 @@ class Comparison:
     unsettled: list[bytes] = field(default_factory=list)
     left_out: int = 0
     left_out_ranges: int = 0
+    passed: bool | None = None
 
     @property
     def equal(self) -> bool:
@@ -105,14 +112,22 @@ class _Sums:
 
 
 async def compare(
-    first: Readable, second: Readable, *, settle: float, progress: Progress = lambda said, rows: None
+    first: Readable,
+    second: Readable,
+    *,
+    settle: float,
+    passed: Passed | None = None,
+    progress: Progress = lambda said, rows: None,
 ) -> Comparison:
     """Compare two destinations.
 
     Parameters
     ----------
     settle
-        Seconds after which a write that was made is at both sides: more than the lag.
+        Seconds after which a write that was made is at both sides: more than the lag, or than what `passed` does not
+        wait for.
+    passed
+        Is waited for before rows are called different.
     progress
         Is told how far it is.
 
@@ -141,7 +156,7 @@ async def compare(
     here, there = await asyncio.gather(_collect(first, chosen, progress), _collect(second, chosen, progress))
     suspects = sorted(key for key in here.keys() | there.keys() if here.get(key) != there.get(key))
     found.suspects, found.left_out = len(suspects), max(0, len(suspects) - SUSPECTS_MAX)
-    await _settle(first, second, suspects[:SUSPECTS_MAX], found, settle, progress)
+    await _settle(first, second, suspects[:SUSPECTS_MAX], found, settle, passed, progress)
     return found
 
 
@@ -163,7 +178,13 @@ async def _collect(side: Readable, chosen: set[int], progress: Progress) -> dict
 
 
 async def _settle(
-    first: Readable, second: Readable, keys: Sequence[bytes], found: Comparison, settle: float, progress: Progress
+    first: Readable,
+    second: Readable,
+    keys: Sequence[bytes],
+    found: Comparison,
+    settle: float,
+    passed: Passed | None,
+    progress: Progress,
 ) -> None:
     """Look at rows until they are equal, or stay as they are for the time that a write takes."""
     changed: tuple[set[bytes], set[bytes]] = (set(), set())  # of each side
@@ -171,6 +192,9 @@ async def _settle(
     for _ in range(ROUNDS):
         moving: set[bytes] = set()
         for look in range(LOOKS + 1):
+            if look == 1 and passed is not None and found.passed is not False:
+                # Now that it is known what both sides have: who changes it from here on is seen at the next look.
+                found.passed = await passed()
             if look:
                 await asyncio.sleep(settle / LOOKS)
             pairs = zip(*await asyncio.gather(first.look_up(keys), second.look_up(keys)), strict=True)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import socket
 import time
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -16,12 +17,13 @@ from walstream.kafka import KafkaConnection
 from walstream.namespace import Namespace
 from walstream.scan import Bounds, Scanner
 from walstream.status import Status, statuses
+from walstream.units import format_rfc3339
 
 SINK = "replicate"
 """The sink of targets that send to other regions."""
 
-REACH = 5.0
-"""Seconds that another region's Kafka is given to answer."""
+REACH = 3.0
+"""Seconds that another region's Kafka is given to answer, while this one's is asked."""
 
 WINDOW = 100
 """Positions in which the oldest record that is not sent is looked for first."""
@@ -56,7 +58,7 @@ class Replication:
     partitions
         By number.
     problem
-        Why the other region's Kafka does not answer from here; None where it does.
+        Why the other region's Kafka cannot be reached from here; None where it can.
     """
 
     status: Status
@@ -64,6 +66,12 @@ class Replication:
     brokers: str
     partitions: Mapping[int, Behind]
     problem: str | None
+
+    @property
+    def since(self) -> str | None:
+        """Since when its workers do not reach the other region, as they wrote it down."""
+        down = None if self.status.health is None else self.status.health.down
+        return None if down is None else format_rfc3339(down.since * 1_000)
 
     @property
     def records(self) -> int:
@@ -124,23 +132,25 @@ def replications(
     if not sending:
         return []
     concerned = {namespace.name: namespace for namespace, _ in sending.values()}
-    found = [one for one in statuses(list(concerned.values()), kafka) if (one.namespace, one.role) in sending]
-    problems = _problems({str(target.connection) for _, target in sending.values()}, connections)
-    admin = Admin(kafka)
-    result = []
-    for one in found:
-        namespace, target = sending[one.namespace, one.role]
-        connection = connections[str(target.connection)]
-        assert isinstance(connection, KafkaClusterConnection)  # as the configuration was checked
-        result.append(
-            Replication(
-                one,
-                str(target.options["region"]),
-                ",".join(connection.brokers),
-                _behind(admin, kafka, one, topics.log(namespace).name),
-                problems[str(target.connection)],
+    names = {str(target.connection) for _, target in sending.values()}
+    with ThreadPoolExecutor(len(names)) as pool:
+        problems = {name: pool.submit(_problem, connections[name]) for name in names}
+        found = [one for one in statuses(list(concerned.values()), kafka) if (one.namespace, one.role) in sending]
+        admin = Admin(kafka)
+        result = []
+        for one in found:
+            namespace, target = sending[one.namespace, one.role]
+            connection = connections[str(target.connection)]
+            assert isinstance(connection, KafkaClusterConnection)  # as the configuration was checked
+            result.append(
+                Replication(
+                    one,
+                    str(target.options["region"]),
+                    ",".join(connection.brokers),
+                    _behind(admin, kafka, one, topics.log(namespace).name),
+                    problems[str(target.connection)].result(),
+                )
             )
-        )
     return result
 
 
@@ -178,17 +188,22 @@ def _oldest(scanner: Scanner, bounds: Bounds) -> dict[Partition, int]:
     return found
 
 
-def _problems(names: Set[str], connections: Mapping[str, Connection]) -> dict[str, str | None]:
-    """Why each of these Kafkas does not answer; None where it does."""
-
-    def problem(name: str) -> str | None:
-        connection = connections[name]
-        assert isinstance(connection, KafkaClusterConnection)
+def _problem(connection: Connection) -> str | None:
+    """Why a region's Kafka cannot be reached; None where it can."""
+    assert isinstance(connection, KafkaClusterConnection)
+    began = time.monotonic()
+    refusals = []
+    for broker in connection.brokers:  # a client would try again until its time is up, and not say why
+        host, _, port = broker.rpartition(":")
         try:
-            Admin(connection.kafka(), REACH).broker_count()
-        except Unreachable as error:
-            return str(error).partition("\n")[0]
-        return None
-
-    with ThreadPoolExecutor(len(names)) as pool:
-        return dict(zip(names, pool.map(problem, names), strict=True))
+            socket.create_connection((host.strip("[]"), int(port)), REACH / len(connection.brokers)).close()
+            break
+        except OSError as error:
+            refusals.append(f"{broker}: {error}")
+    else:
+        return "; ".join(refusals)
+    try:
+        Admin(connection.kafka(), max(1.0, REACH - (time.monotonic() - began))).broker_count()
+    except Unreachable as error:
+        return str(error).partition("\n")[0]
+    return None

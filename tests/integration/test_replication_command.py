@@ -95,7 +95,7 @@ def test_how_far_a_region_is_behind(
     found = status()
     assert found["records"] == 0 and found["seconds"] == 0
     assert not found["reachable"] and "127.0.0.1:1" in found["problem"]
-    assert "does not answer" in run("replication", "status", **settings)
+    assert "west cannot be reached from here: " in run("replication", "status", **settings)
 
 
 def test_where_nothing_is_sent_to_other_regions(tmp_path: Path) -> None:

@@ -115,3 +115,33 @@ async def test_what_is_too_much_is_counted(monkeypatch: pytest.MonkeyPatch) -> N
     assert found.suspects == 50 and len(found.differences) == 30
     assert found.left_out == 20 and found.left_out_ranges == 50
     assert not found.equal
+
+
+async def test_the_lag_is_waited_for_before_a_row_is_called_different() -> None:
+    one, other = Store(rows()), Store(rows())
+    one.rows[b"key-1"], one.rows[b"key-2"] = b"new", b"newer"
+    waits: list[int] = []
+
+    async def passed() -> bool:
+        waits.append(one.looks)
+        other.rows[b"key-1"] = b"new"
+        return True
+
+    found = await compare(one, other, settle=0, passed=passed)
+    assert found.passed is True and waits == [1]
+    assert found.differences == [Difference(b"key-2", b"newer", b"text-2")]
+
+
+async def test_a_lag_that_was_not_over_is_not_waited_for_again() -> None:
+    one, other = Store(rows()), Store(rows())
+    other.rows[b"key-1"] = b"old"
+    other.happens = lambda look: other.rows.update({b"key-1": b"%d" % look})
+    waits: list[int] = []
+
+    async def passed() -> bool:
+        waits.append(one.looks)
+        return False
+
+    found = await compare(one, other, settle=0, passed=passed)
+    assert found.passed is False and waits == [1] and found.differences
+    assert (await compare(one, Store(rows()), settle=0, passed=passed)).passed is None  # nothing differed

@@ -15,7 +15,7 @@ from walstream.errors import ConfigurationError, SinkError
 from walstream.settings import Settings
 
 if TYPE_CHECKING:
-    from walstream.comparison import Comparison, Progress
+    from walstream.comparison import Comparison, Passed, Progress
     from walstream.sinks.base import Sink
 
 
@@ -40,7 +40,8 @@ def status(settings: Settings, namespaces: Sequence[str], as_json: bool) -> None
     The records that are not sent yet are positions of the log. The seconds are the age of the oldest of them: how long
     ago it was appended to the log. Beside these, records may be waiting to be tried again.
 
-    It asks this region's Kafka. Of the other one it is only said whether it answers from here.
+    It asks this region's Kafka. Of the other one it is only said whether it can be reached from here within 3 seconds,
+    and if not, since when the workers cannot reach it.
 
     \b
     Examples:
@@ -64,7 +65,7 @@ def status(settings: Settings, namespaces: Sequence[str], as_json: bool) -> None
     for one in found:
         health, workers = one.status.health, one.status.members
         waiting = "" if health is None else f"{health.counts.retrying + health.counts.parked:,}"
-        here = "" if one.problem is None else "[red]does not answer[/]"
+        here = "" if one.problem is None else "[red]cannot be reached[/]"
         if not here and health is not None and health.paused is not None:
             here = "[red]paused[/]"
         for number, behind in sorted(one.partitions.items()):
@@ -76,8 +77,9 @@ def status(settings: Settings, namespaces: Sequence[str], as_json: bool) -> None
         ("namespace", "region", "partition#", "records#", "behind#", "retrying#", "workers#", ""),
         [(*row, *("",) * (8 - len(row))) for row in rows],
     )
-    for region, problem in {one.region: one.problem for one in found if one.problem is not None}.items():
-        say(f"{region} does not answer from here: {problem}")
+    for region, one in {one.region: one for one in found if one.problem is not None}.items():
+        since = "" if one.since is None else f", and its workers do not reach it since {one.since}"
+        say(f"{region} cannot be reached from here{since}: {one.problem}")
 
 
 def _seconds(seconds: float) -> str:
@@ -95,6 +97,13 @@ def _seconds(seconds: float) -> str:
     help="The other region's configuration folder, for OTHER (by default the same target).",
 )
 @click.option("--settle", type=Seconds(), default="10s", show_default=True, help="How long a write may be on its way.")
+@click.option(
+    "--wait",
+    type=Seconds(),
+    default="5m",
+    show_default=True,
+    help="How long the lag is waited for, where it is known; 0s does not ask Kafka.",
+)
 @click.option("--limit", type=click.IntRange(0), default=20, show_default=True, help="Rows that are shown; 0 is all.")
 @json_option
 @settings_options
@@ -105,6 +114,7 @@ def verify(
     other: str | None,
     against: Path | None,
     settle: float,
+    wait: float,
     limit: int,
     as_json: bool,
 ) -> None:
@@ -114,10 +124,12 @@ def verify(
     configuration folder. Stores of cassandra, redis and rocksdb can be compared; of memcached they cannot, since it
     does not list its keys.
 
-    Both stores are read through, and may be written to meanwhile. What differs is looked at again for --settle, which
-    should be longer than the lag (walstream replication status): a row is a difference if it stays as it is on both
-    sides for that time. One that changes is given that time again, twice; it is a difference then if one side never
-    changed it.
+    Both stores are read through, and may be written to meanwhile. What differs is looked at again: a row is a
+    difference if it stays as it is on both sides until all has arrived that is on its way now, and for --settle after
+    that. One that changes is given that time again, twice; it is a difference then if one side never changed it.
+
+    What is on its way is asked of this region's Kafka and of those to which NAMESPACE is sent (sink: replicate). If it
+    has no such target, or such a Kafka does not answer, --settle should be longer than the lag.
 
     The exit status is 0 only if all rows are equal.
 
@@ -136,7 +148,8 @@ def verify(
     other = other or target
     first, second = _sink(settings.config, here, target), _sink(against or settings.config, there, other)
     names = (target, other if against is None else f"{other} of {against}")
-    found = asyncio.run(_compare(first, second, names, settle))
+    passed = _passed(settings, (here, target), (there, other), wait) if wait else None
+    found = asyncio.run(_compare(first, second, names, settle, passed))
     shown = found.differences[: limit or None]
     if as_json:
         print_json(
@@ -150,6 +163,7 @@ def verify(
                 "different": len(found.differences),
                 "unsettled": [_text(key) for key in found.unsettled],
                 "left_out": {"rows": found.left_out, "ranges": found.left_out_ranges},
+                "passed": found.passed,
             }
         )
     else:
@@ -175,7 +189,36 @@ def _sink(folder: Path, namespace: Any, target: str) -> Sink:
     return sink
 
 
-async def _compare(first: Sink, second: Sink, names: tuple[str, str], settle: float) -> Comparison:
+def _passed(settings: Settings, here: tuple[Any, str], there: tuple[Any, str], wait: float) -> Passed | None:
+    """What waits for all that is on its way between the regions, for so many seconds in all; None: nobody knows."""
+    import time
+
+    from walstream.config import load_connections
+    from walstream.errors import Unreachable
+    from walstream.kafka import KafkaConnection
+    from walstream.passage import passage
+
+    connections = load_connections(settings.config)
+    way = passage(here, there, KafkaConnection.from_settings(settings), connections, settings.shard)
+    if way is None:
+        return None
+    deadline: float | None = None
+
+    async def passed() -> bool:
+        nonlocal deadline
+        deadline = time.monotonic() + wait if deadline is None else deadline
+        try:
+            return await asyncio.to_thread(way.wait, deadline)
+        except Unreachable as error:
+            say(f"It is not known what is on its way: {error.args[0]}")
+            return False
+
+    return passed
+
+
+async def _compare(
+    first: Sink, second: Sink, names: tuple[str, str], settle: float, passed: Passed | None
+) -> Comparison:
     from rich.console import Console
     from rich.progress import Progress as Bars
     from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -195,7 +238,7 @@ async def _compare(first: Sink, second: Sink, names: tuple[str, str], settle: fl
         try:
             await first.open()
             await second.open()
-            return await compare(first, second, settle=settle, progress=_telling(bars))
+            return await compare(first, second, settle=settle, passed=passed, progress=_telling(bars))
         except Exception as error:
             if all(sink.verdict(error) is None for sink in (first, second)) or isinstance(error, SinkError):
                 raise
@@ -233,6 +276,8 @@ def _show(found: Comparison, shown: Sequence[Any], names: tuple[str, str]) -> No
             f"{plural(len(found.unsettled), 'row')} were changed on both sides all the time, such as {keys}: run it "
             "again, with a longer --settle, or while less is written."
         )
+    if found.passed is False:
+        say("Not all had arrived that was on its way: what differs may be the lag (walstream replication status).")
     if found.left_out or found.left_out_ranges:
         say(
             f"There is more: {plural(found.left_out, 'row')}, and {plural(found.left_out_ranges, 'range')} of keys, "
