@@ -31,7 +31,7 @@ class Writer:
     async def write(self, rows: Sequence[Row]) -> dict[int, Exception]:
         """Write rows, and answer with the entries that failed, and why."""
         failed: dict[int, Exception] = {}
-        groups = batches(rows, self._replicas)
+        groups = batches(rows, self._nodes(rows[0].key)) if rows else []
         alone: list[Row] = []
         for group, error in zip(groups, await self._run(groups), strict=True):
             if error is None:
@@ -47,6 +47,13 @@ class Writer:
 
     async def _run(self, groups: Sequence[Sequence[Row]]) -> list[Exception | None]:
         return await self._requests.run([statement(group) for group in groups])
+
+    def _nodes(self, key: bytes) -> Callable[[bytes], frozenset[int] | None]:
+        """What says which nodes keep a partition, one of which has this key."""
+        nodes = self._replicas(key)
+        if nodes is not None and len(nodes) == len(self._session.cluster.metadata.all_hosts()):
+            return lambda _: nodes  # all nodes keep all partitions
+        return self._replicas
 
     def _replicas(self, key: bytes) -> frozenset[int] | None:
         """The nodes that keep a partition, each by its object in the driver's map of the cluster."""
