@@ -229,13 +229,13 @@ class Admin:
             )
             try:
                 answer = self._settling(futures[group])
+                for partition in answer.topic_partitions:
+                    if partition.error is not None:
+                        raise KafkaException(partition.error)
             except KafkaException as error:
                 if error.args[0].code() in (KafkaError.UNKNOWN_MEMBER_ID, KafkaError.NON_EMPTY_GROUP):
                     return False
                 raise
-            for partition in answer.topic_partitions:
-                if partition.error is not None:
-                    raise KafkaException(partition.error)
             return True
 
         return self._settled(once)

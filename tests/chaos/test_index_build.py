@@ -1,4 +1,4 @@
-"""An index is built, compared and mended while its builder and all workers are killed, and writes go on."""
+"""An index is built and compared while its builder and all workers are killed, and writes go on; then all of it again."""
 
 from __future__ import annotations
 
@@ -51,8 +51,21 @@ def test_nothing_differs_after_builders_and_workers_were_killed(
             assert builder.returncode == 0, errors.decode()
             assert json.loads(output)["state"] == "ready"
         assert written[0] and builders == 1 + KILLS // 3
-        wait_until(sandbox.is_quiet, 120, lambda: f"{[sandbox.lag(stage) for stage in ('router', BASE, INDEX)]}")
-        output, errors = run(sandbox, "verify").communicate(timeout=120)
-        report = json.loads(output)
-        assert report["differences"] == [] == report["dead_rows"], errors.decode()
-        assert sandbox.found() == sandbox.wanted()
+        nothing_differs(sandbox)
+        sandbox.replay()
+        with sandbox.writing(ROWS, rate=200):
+            for _ in range(3):
+                time.sleep(draw.uniform(0.5, 2.5))
+                victim = draw.choice(sandbox.workers)
+                victim.kill()
+                victim.start()
+        nothing_differs(sandbox)
+
+
+def nothing_differs(sandbox: IndexedSandbox) -> None:
+    """Wait until all is done, and compare."""
+    wait_until(sandbox.is_quiet, 120, lambda: f"{[sandbox.lag(stage) for stage in ('router', BASE, INDEX)]}")
+    output, errors = run(sandbox, "verify").communicate(timeout=120)
+    report = json.loads(output)
+    assert report["differences"] == [] == report["dead_rows"], errors.decode()
+    assert sandbox.found() == sandbox.wanted()

@@ -13,9 +13,12 @@ from typing import Any
 
 from cassandra.concurrent import execute_concurrent_with_args
 
+from walstream.admin import Admin
 from walstream.client import Client, Write
+from walstream.kafka import KafkaConnection
 from walstream.mutation import delete, put
 from walstream.testing.sandbox import Sandbox
+from walstream.testing.waiting import wait_until
 
 BASE, INDEX = "base", "by-tail"
 CREATE = "CREATE TABLE {keyspace}.flights (id text PRIMARY KEY, tail text, dest text, tags set<text>, note text)"
@@ -147,6 +150,18 @@ class IndexedSandbox(Sandbox):
         if kind > 0.9:
             columns = {"note": "of no interest to the index"}
         return Write(put(table="flights", key=key, set=columns))
+
+    def replay(self) -> None:
+        """Kill the index's workers, and start them with all of the log and of the retry topic in front of them."""
+        workers = [worker for worker in self.workers if worker.folder.name.startswith(f"{INDEX}-")]
+        for worker in workers:
+            worker.kill()
+        topics = self.source(INDEX), self.retries(INDEX)
+        first = {(topic, number): 0 for topic in topics for number in range(self.partitions)}
+        admin = Admin(KafkaConnection((self.brokers,)))
+        wait_until(lambda: admin.commit(self.group(INDEX), first), 60, lambda: "the group has members still")
+        for worker in workers:
+            worker.start()
 
     # What there is, as the driver reads it
 
