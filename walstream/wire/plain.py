@@ -1,5 +1,7 @@
 """Records of Kafka's format 2, read and written in Python; `compiled.pyx` is the same, for machines with a compiler.
 
+What is called plain is read where it stands, without an object for what nobody looks at; only compiled that is quicker.
+
 The format: https://kafka.apache.org/documentation/#recordbatch.
 """
 
