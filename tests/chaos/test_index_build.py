@@ -1,4 +1,4 @@
-"""An index is built and compared while its builder and all workers are killed, and writes go on; then all of it again."""
+"""An index is built and compared while builders and workers are killed, and writes go on; then all of it once more."""
 
 from __future__ import annotations
 
