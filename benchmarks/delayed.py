@@ -19,9 +19,9 @@ from aiokafka import AIOKafkaProducer
 from benchmarks.load import SENT_AT, WRITERS, Answers, Shape, producer, records, send
 from walstream import topics
 from walstream.attributes import write_time
-from walstream.delayed import encode_delayed
 from walstream.namespace import Namespace
 from walstream.pending import Pending, encode_row
+from walstream.router.delayed import encode_delayed
 from walstream.schedule import key_of
 from walstream.wire.builder import BatchBuilder
 

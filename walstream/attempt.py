@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import NoReturn
 
 from walstream.deadletter import (
@@ -74,6 +75,15 @@ class Attempt:
     last: str | None = None
     first: str | None = None
     when: int = 0
+
+    @property
+    def front(self) -> int:
+        """What a key that waits for it calls it: its log position; of one from outside a number below 0."""
+        entry = self.entry
+        if entry.position >= 0:
+            return entry.position
+        said = b"%d %b" % (entry.time, entry.value or b"")
+        return -1 - int.from_bytes(blake2b(said, digest_size=7).digest())
 
 
 def retry_message(

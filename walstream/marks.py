@@ -24,6 +24,8 @@ NOTE = b"note"
 """How far somebody is who fills the target with what was there before the log: `Noted`."""
 READY = b"ready"
 """All of that stood in front of this in the partition: `Noted`."""
+ADMITTED = b"admitted"
+"""What stands on the retry topic before an offset goes before all else: `Admitted`."""
 QUARANTINE = b"quarantine"
 """In front of a log position (`quarantine_key`): that record is not to be tried: `Quarantined`."""
 
@@ -47,6 +49,13 @@ class Counts:
     parked: int = 0
     blocked: int = 0
     dead: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """An offset of the retry topic."""
+
+    upto: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +84,7 @@ class Noted:
     said: str | None = None
 
 
-Mark = Halted | Counts | Opened | Quarantined | Noted
+Mark = Halted | Counts | Opened | Quarantined | Noted | Admitted
 M = TypeVar("M", bound=Mark)
 _KINDS: dict[bytes, type[Mark]] = {
     PAUSED: Halted,
@@ -84,6 +93,7 @@ _KINDS: dict[bytes, type[Mark]] = {
     OPENED: Opened,
     NOTE: Noted,
     READY: Noted,
+    ADMITTED: Admitted,
 }
 
 

@@ -26,14 +26,15 @@ from benchmarks.deployment import Deployment
 from benchmarks.load import WRITERS, Shape, fill, write
 from benchmarks.processes import Processes
 from benchmarks.results import Results
-from walstream import router_tables, topics
+from walstream import topics
 from walstream.config import load_namespaces
 from walstream.dedup import encode_row, segment_of
 from walstream.engine import changelog
 from walstream.engine.store import Store
 from walstream.engine.table_writer import SEGMENT
-from walstream.metrics import RouterMetrics
-from walstream.router import topology
+from walstream.router import tables as router_tables
+from walstream.router.metrics import RouterMetrics
+from walstream.router.app import topology
 
 TIMEOUT = 600.0  # s until a router with a large table has read it
 TRAFFIC = 200_000  # records through a started router, before its memory is looked at

@@ -24,12 +24,12 @@ from walstream.answers import Answer
 from walstream.config import load_namespaces
 from walstream.kafka import KafkaConnection
 from walstream.pending import Outcome
+from walstream.router.trim import trim
 from walstream.testing.history import Observed, duration
 from walstream.testing.sandbox import COPY, Sandbox
 from walstream.testing.waiting import wait_until
 from walstream.testing.worker import Worker
 from walstream.testing.workload import Workload, cloud_event
-from walstream.trim import trim
 
 SOURCE = "/ops"
 EVERY_OUTCOME = {"cancelled", "rescheduled", "superseded", "sent", "expired", "waiting"}

@@ -15,8 +15,8 @@ from typing import Any, ClassVar
 
 import pytest
 
-from walstream import delivery
 from walstream.connections import MemcachedConnection
+from walstream.delivery import processor as delivery
 from walstream.entry import Entry
 from walstream.errors import ServerError, SinkError
 from walstream.local.certificates import Certificates

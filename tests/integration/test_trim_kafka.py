@@ -10,7 +10,7 @@ from walstream import topics
 from walstream.admin import Admin
 from walstream.kafka import KafkaConnection
 from walstream.namespace import Namespace
-from walstream.trim import trim
+from walstream.router.trim import trim
 
 
 @pytest.fixture

@@ -23,11 +23,11 @@ from benchmarks.profile import count, place, put
 from benchmarks.results import Results, Spread, load
 from benchmarks.table import GOALS, Measurements, write
 from benchmarks.verify import Content, Output, compare
-from walstream.delayed import StoredRecord, decode_delayed
 from walstream.headers import log_headers, sent_headers
 from walstream.local.ports import free_port
 from walstream.mutation import parse_mutation
 from walstream.record import parse
+from walstream.router.delayed import StoredRecord, decode_delayed
 
 CONTENT: Content = (0, b"key", b"value", (("ce_id", b"00a"),))
 GIVEN = Output(10, 10, {b"00a": CONTENT})

@@ -7,7 +7,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from walstream.breaker import (
+from walstream.delivery.breaker import (
     COURTESY,
     DEAD_SAMPLE,
     FLAPPING_WAIT,

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from walstream.deadline import Deadline
+from walstream.delivery.deadline import Deadline
 
 FOREVER = 3600.0
 

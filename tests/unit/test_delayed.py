@@ -7,7 +7,8 @@ from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from hypothesis import given
 from hypothesis import strategies as st
 
-from walstream.delayed import (
+from walstream.errors import StateMismatch
+from walstream.router.delayed import (
     HEAD,
     NEVER,
     WHEN_DUE,
@@ -19,7 +20,6 @@ from walstream.delayed import (
     encode_forget,
     kind_of,
 )
-from walstream.errors import StateMismatch
 
 numbers = st.integers(-(2**63), 2**63 - 1)
 identities = st.binary(min_size=16, max_size=16)

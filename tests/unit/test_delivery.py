@@ -12,18 +12,20 @@ import pytest
 from aiokafka.record.memory_records import MemoryRecords
 from prometheus_client import CollectorRegistry
 
-from walstream import delivery, dispatch
 from walstream.backoff import Backoff
-from walstream.breaker import State
-from walstream.delivery import DeliveryProcessor, topology
-from walstream.dispatch import Dispatcher
+from walstream.delivery import dispatch
+from walstream.delivery import processor as delivery
+from walstream.delivery.app import topology
+from walstream.delivery.breaker import State
+from walstream.delivery.dispatch import Dispatcher
+from walstream.delivery.metrics import DeliveryMetrics
+from walstream.delivery.processor import DeliveryProcessor
 from walstream.engine.checkpoint import Checkpoint
 from walstream.engine.fetch import Fetch
 from walstream.engine.store import Store
 from walstream.entry import Entry
 from walstream.errors import SinkError, StateMismatch
 from walstream.headers import log_headers
-from walstream.metrics import DeliveryMetrics
 from walstream.namespace import Namespace
 from walstream.record import encode
 from walstream.sinks.base import (

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from walstream import control, marks
-from walstream.breaker import State
+from walstream.delivery.breaker import State
 from walstream.errors import Fenced
 from walstream.sinks.base import APPLIED, UNTRIED, Dead, Retry
 from walstream.testing.delivering import NOW, DeliveryPartition, Down, Unlisted

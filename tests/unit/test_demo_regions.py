@@ -16,7 +16,7 @@ from walstream.demo.regions.conflicts import EAST, RANKS, WEST, Said, conflicts,
 from walstream.demo.regions.link import Link
 from walstream.demo.regions.region import Region
 from walstream.demo.regions.scenario import Result, Side, compare_log, example_of
-from walstream.effective_time import EffectiveTimes
+from walstream.router.effective_time import EffectiveTimes
 
 MINUTE = 60_000_000
 STEPS = [

@@ -18,15 +18,17 @@ from pydantic import BaseModel
 from ruamel.yaml import YAML
 
 from walstream import attempt, deadletter, headers, record, topics
-from walstream.breaker import Breaker
 from walstream.cli import main
 from walstream.config import check_folder
 from walstream.connections import CONNECTIONS, Tls
-from walstream.metrics import DeliveryMetrics, RouterMetrics, TargetCollector, TaskCollector
+from walstream.delivery.breaker import Breaker
+from walstream.delivery.metrics import DeliveryMetrics, TargetCollector
+from walstream.delivery.slots import Slots
+from walstream.metrics import TaskCollector
 from walstream.namespace import Namespace, Target
+from walstream.router.metrics import RouterMetrics
 from walstream.settings import PREFIX, Settings
 from walstream.sinks.registry import sink_class, sink_names
-from walstream.slots import Slots
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "ARCHITECTURE.md", *sorted((ROOT / "docs").rglob("*.md"))]

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from walstream.effective_time import EffectiveTimes, check_ahead
 from walstream.errors import RecordRefused, StateMismatch
+from walstream.router.effective_time import EffectiveTimes, check_ahead
 
 START = 1_356_998_400_000_000
 

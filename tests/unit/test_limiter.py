@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from walstream.limiter import Gradient
+from walstream.delivery.limiter import Gradient
 
 
 class Target:

@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from walstream.rate import LATE_US, Pace, TokenBucket
+from walstream.router.rate import LATE_US, Pace, TokenBucket
 
 SECOND = 1_000_000
 rates = st.sampled_from([0.5, 1.0, 7.0, 1_666.7, 20_000.0, 1e9])

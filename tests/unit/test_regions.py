@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from walstream.effective_time import EffectiveTimes
 from walstream.headers import Header, sent_headers
 from walstream.identity import identity
 from walstream.replica import onward, read_replica, regions_of
+from walstream.router.effective_time import EffectiveTimes
 
 NAMES = ("a", "b", "c", "d", "e")
 KEYS = (b"k0", b"k1", b"k2")

@@ -10,9 +10,9 @@ from click.testing import CliRunner
 
 from walstream.cli import main
 from walstream.config import check_folder, check_regions
-from walstream.delivery import make_delivery
+from walstream.delivery.app import make_delivery
 from walstream.errors import ConfigurationError
-from walstream.router import make_router
+from walstream.router.app import make_router
 from walstream.settings import Settings
 
 NAMESPACE = """

@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from walstream.slots import Slots
+from walstream.delivery.slots import Slots
 
 
 async def settle() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from walstream.trim import trim_points
+from walstream.router.trim import trim_points
 
 PARTITION = ("flights.log", 0)
 

@@ -44,6 +44,8 @@ class Checkpoint:
         The time by which work falls due.
     committed
         The offset of each source that the group has committed by now; at the opening, where the task begins to read.
+    ends
+        Where each source ended when the partition was opened.
 
     Attributes
     ----------
@@ -62,11 +64,13 @@ class Checkpoint:
         make_sure: Callable[[], Awaitable[None]] = _sure,
         clock: Clock | None = None,
         committed: Mapping[str, int] | None = None,
+        ends: Mapping[str, int] | None = None,
     ) -> None:
         self.partition = partition
         self.make_sure = make_sure
         self.clock = clock or Clock()
-        self.committed = committed or {}
+        self.committed = {} if committed is None else committed
+        self.ends = ends or {}
         self.is_committed = False
         self.outputs: dict[tuple[str, int], Output] = {}
         self.offsets: dict[str, int] = {}

@@ -78,6 +78,7 @@ class Task:
         self._inbox = Inbox(engine, self.name, self.sources)
         self._wake = asyncio.Event()
         self._positions: dict[str, int] = {}
+        self._ends: dict[str, int] = {}
         self._closing = False
         self._first = True  # whether nothing was committed since the opening
         self._committing: asyncio.Task[None] | None = None
@@ -164,7 +165,8 @@ class Task:
         }
         self._first = True
         self._positions = {topic: bounds[topic][1] for topic in topology.tracked}
-        self._inbox.begin(self.committed, {topic: bounds[topic][1] for topic in topology.sources})
+        self._ends = {topic: bounds[topic][1] for topic in topology.sources}
+        self._inbox.begin(self.committed, self._ends)
         log.info("%s open after %.0f ms, %d changes recovered", self.name, (time.monotonic() - began) * 1e3, recovered)
 
     async def _start_reading(self) -> None:
@@ -316,7 +318,7 @@ class Task:
         assert self._producer is not None and self._store is not None
         return Checkpoint(
             self.partition, self._producer.new_batch, self._store, self.topology.tables, self._positions, before,
-            self._engine.make_sure, self._engine.clock, self.committed,
+            self._engine.make_sure, self._engine.clock, self.committed, self._ends,
         )  # fmt: skip
 
     def _seal(self, checkpoint: Checkpoint) -> None:

@@ -201,7 +201,7 @@ class Sink(abc.ABC):
     forgets_deletes: ClassVar[bool] = False
 
     #: Whether what it sends for an entry depends on all that it was given before, so that after a crash it must be
-    #: given the same again in the same order: records from outside the log too (`walstream.admission`).
+    #: given the same again in the same order: records from outside the log too (`walstream.delivery.admission`).
     replays_in_order: ClassVar[bool] = False
 
     #: Entries of one call, at most. A checkpoint may end between two calls.

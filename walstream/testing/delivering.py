@@ -16,8 +16,9 @@ from prometheus_client import CollectorRegistry
 
 from walstream import blocked, control, dead, topics
 from walstream.deadletter import ERROR_HEADER, LOG_POSITION_HEADER, WHEN_HEADER
-from walstream.delivery import topology
-from walstream.dispatch import Dispatcher
+from walstream.delivery.app import topology
+from walstream.delivery.dispatch import Dispatcher
+from walstream.delivery.metrics import DeliveryMetrics
 from walstream.engine.checkpoint import Checkpoint
 from walstream.engine.clock import Clock
 from walstream.engine.fetch import Fetch
@@ -25,7 +26,6 @@ from walstream.engine.store import Store
 from walstream.engine.topology import Processor, Topology
 from walstream.entry import Entry
 from walstream.headers import Header, log_headers
-from walstream.metrics import DeliveryMetrics
 from walstream.namespace import Namespace
 from walstream.record import Message, encode
 from walstream.schedule import MARK
@@ -405,7 +405,7 @@ class DeliveryPartition:
         assert self._store is not None
         return Checkpoint(
             self.partition, lambda: BatchBuilder(1_000_000, "lz4", transactional=True), self._store,
-            self.topology.tables, {}, self._before, clock=self.clock, committed=self.committed,
+            self.topology.tables, {}, self._before, clock=self.clock, committed=self.committed, ends=self._first_ends,
         )  # fmt: skip
 
     def _commit(self, checkpoint: Checkpoint) -> None:

@@ -20,10 +20,11 @@ from walstream.engine.store import Store
 from walstream.entry import Entry
 from walstream.headers import Header
 from walstream.identity import identity
-from walstream.metrics import RouterMetrics
 from walstream.namespace import Namespace
 from walstream.record import encode
-from walstream.router import RouterProcessor, topology
+from walstream.router.app import topology
+from walstream.router.metrics import RouterMetrics
+from walstream.router.processor import RouterProcessor
 from walstream.schedule import MARK
 from walstream.testing.raw_batch import batches_of
 from walstream.wire.builder import BatchBuilder

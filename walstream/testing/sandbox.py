@@ -22,11 +22,11 @@ from walstream.apply import apply
 from walstream.changes import Action
 from walstream.config import load_connections, load_namespaces
 from walstream.dedup import decode_row, span_of
-from walstream.delayed import Kind, kind_of
 from walstream.engine.table_writer import SEGMENT
 from walstream.engine.topology import TableSpec
 from walstream.identity import identity
 from walstream.kafka import KafkaConnection
+from walstream.router.delayed import Kind, kind_of
 from walstream.schedule import MARK
 from walstream.testing.history import Answer, Content, History, Observed, Position, Progress, Target, foreign
 from walstream.testing.invariants import Violation, explain, violations

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from walstream import delivery_tables, stored
 from walstream.attempt import Attempt, read_attempt
 from walstream.blocked import Blocked, State, decode, key_hash, parked_key, parked_position, parked_range
+from walstream.delivery.order import order_key
 from walstream.engine.checkpoint import Checkpoint
 from walstream.entry import Entry
 from walstream.errors import StateMismatch
@@ -126,6 +127,16 @@ class Parking:
         ]
 
     # Keys
+
+    def blocked_by(self, entry: Entry) -> Blocked | None:
+        """The row of an entry's key, if that waits."""
+        key = order_key(entry) if self.blocked else None
+        return None if key is None else self.blocked.get(key)
+
+    def waits_for(self, attempt: Attempt) -> Blocked | None:
+        """The row of the key that waits for this very record."""
+        row = self.blocked_by(attempt.entry)
+        return row if row is not None and row.state is State.RETRYING and row.head == attempt.front else None
 
     def block(self, key: bytes, position: int, state: State) -> None:
         """Let a key wait for its record at that position: what follows it is to be parked."""

@@ -14,49 +14,35 @@ import math
 import random
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from hashlib import blake2b
-
-from prometheus_client import CollectorRegistry
 
 from walstream import blocked, control, dead, delivery_tables, marks, topics
-from walstream.admission import Admission
-from walstream.attempt import Attempt, next_due, read_attempt, retry_message
+from walstream.attempt import Attempt, next_due, read_attempt
 from walstream.backoff import Backoff
 from walstream.blocked import Blocked
-from walstream.config import load_connections, load_namespaces, with_source
-from walstream.connections import Connection
 from walstream.control import Control, read_control
-from walstream.dispatch import SINK_DEADLINE, STRETCH, Dispatcher, order_key, surely_lacks
-from walstream.engine.app import App, make_app
+from walstream.delivery.admission import MOST, Admission
+from walstream.delivery.dispatch import SINK_DEADLINE, STRETCH, Dispatcher
+from walstream.delivery.graveyard import Graveyard
+from walstream.delivery.metrics import DeliveryMetrics
+from walstream.delivery.order import order_key, surely_lacks
+from walstream.delivery.parking import ADMITTED, Parking, Scheduled
+from walstream.delivery.settlement import Item, Settlement
+from walstream.delivery.standing import Standing
 from walstream.engine.checkpoint import Checkpoint
 from walstream.engine.clock import Clock, now_ms
 from walstream.engine.fetch import Fetch
-from walstream.engine.topology import Topology
 from walstream.entry import Entry
-from walstream.errors import ConfigurationError, RecordRefused
-from walstream.graveyard import Graveyard
-from walstream.kafka import KafkaConnection
+from walstream.errors import RecordRefused
 from walstream.marks import Counts
-from walstream.metrics import DeliveryMetrics, TargetCollector, serve
 from walstream.namespace import Namespace
-from walstream.parking import ADMITTED, Parking, Scheduled
-from walstream.preflight import preflight
-from walstream.settings import Settings
 from walstream.sinks.base import (
     SKIPPED,
     UNTRIED,
-    Applied,
     Dead,
     Outcome,
     Retry,
-    Sink,
-    SinkContext,
-    Skipped,
     Untried,
 )
-from walstream.sinks.registry import sink_class
-from walstream.standing import Standing
 from walstream.wire import Record as KafkaRecord
 
 log = logging.getLogger(__name__)
@@ -64,26 +50,6 @@ log = logging.getLogger(__name__)
 AGAIN = 0.1  # s, at most, after which what is not finished comes again, if the target is not left alone
 BLOCKED = 0.2  # s, after which a record from outside the log is looked at again whose key was blocked
 GRAIN = 0.1  # s; where a rate bounds the target, what it allows in this time goes at once
-
-
-@dataclass(slots=True, eq=False)
-class _Item:
-    """An entry that is attempted.
-
-    Parameters
-    ----------
-    scheduled
-        What it was in the schedule, if it comes from there.
-    attempt
-        What is known of earlier attempts, of one that is tried again.
-    row
-        Its key, if it comes from those that are parked.
-    """
-
-    entry: Entry
-    attempt: Attempt | None = None
-    scheduled: Scheduled | None = None
-    row: Blocked | None = None
 
 
 class DeliveryProcessor:
@@ -118,6 +84,7 @@ class DeliveryProcessor:
         self._parking = Parking(namespace, target, partition)
         self._graveyard = Graveyard(namespace, target)
         self._standing = Standing(namespace, target, partition)
+        self._settlement = Settlement(namespace, target, self._parking, self._graveyard, self._standing)
         self._admission: Admission | None = None  # of a sink that must be given the same again in the same order
         self._has_begun = False  # nothing is due before the retry topic was read to where it ended at the opening
         self._clock: Clock
@@ -126,7 +93,6 @@ class DeliveryProcessor:
         self._paced_until = float("-inf")  # the same, as far as only a rate says so: a moment, on which all may wait
         self._patience = Backoff(options.retry)  # with a sink that does what is in no table
         self._is_full = False
-        self._state_rows: dict[bytes, bytes | None] = {}
 
     # The life of a partition
 
@@ -135,10 +101,12 @@ class DeliveryProcessor:
         self._clock = checkpoint.clock
         await self._dispatcher.acquire(self._partition, lambda: self.counts)
         self._parking.open(checkpoint, now_ms())
-        if self._dispatcher.sink.replays_in_order:
-            self._admission = Admission(self._parking, checkpoint)
         self._graveyard.open(checkpoint)
         on_its_way = self._standing.open(checkpoint)
+        if self._dispatcher.sink.replays_in_order:
+            log_name, upto = topics.log(self._namespace).name, self._standing.admitted
+            self._admission = Admission(self._parking, checkpoint, log_name, self._retries, upto)
+            self._settlement.in_order = True
         if not self._dispatcher.harmless:
             if on_its_way:
                 # The former owner may have died with a request on its way, which must not overtake ours.
@@ -161,14 +129,12 @@ class DeliveryProcessor:
             if self._standing.paused is not None:
                 return True
             # What is to be tried at once would else go through the schedule.
-            now = self._monotonic()
-            if self._admission is not None and self._admission.is_full and now >= self._free_at and self._has_begun:
-                return False
-            return now >= self._paced_until
-        if self._admission is not None and self._admission.is_turn:
+            return self._monotonic() >= self._paced_until and self._may_read_on()
+        admission = self._admission
+        if not self._is_free() or (admission is not None and (admission.is_turn or admission.is_ahead)):
             return False
-        if self._standing.paused is not None or self._monotonic() < self._free_at:
-            return False
+        if admission is not None and not admission.has_caught_up:
+            return True
         if self._parking.waiting >= self._most:
             if not self._is_full:
                 self._is_full = True
@@ -180,6 +146,18 @@ class DeliveryProcessor:
         self._is_full = False
         # When a target is back, what waited goes before what is new.
         return not (self._dispatcher.breaker.is_ramping(self._monotonic()) and self._is_due())
+
+    def _may_read_on(self) -> bool:
+        """Whether more of the retry topic is to be read, where what was admitted goes first."""
+        if self._admission is None or not self._is_free():
+            return True  # nothing is attempted, and people must be heard
+        if self._admission.is_promised:
+            return self._admission.is_sure
+        return not (self._admission.is_turn and self._has_begun)
+
+    def _is_free(self) -> bool:
+        """Whether people and the breaker let the target be called."""
+        return self._standing.paused is None and self._monotonic() >= self._free_at
 
     def _next_due(self) -> int | None:
         return self._parking.next_due() if self._admission is None else self._admission.next_due
@@ -204,12 +182,11 @@ class DeliveryProcessor:
 
     def _size(self) -> int:
         """How many entries may be attempted now; 0 is none."""
-        now = self._monotonic()
-        if self._standing.paused is not None or now < self._free_at:
+        if not self._is_free():
             return 0
         size = self._dispatcher.size(self._partition)
         if not size:
-            self._free_at = self._dispatcher.breaker.look_at(now)
+            self._free_at = self._dispatcher.breaker.look_at(self._monotonic())
             return 0
         rate = self._allowed()
         return size if rate is None else max(1, min(size, int(rate * GRAIN)))
@@ -235,7 +212,7 @@ class DeliveryProcessor:
         self._standing.name_suspect(records)
         refused: list[tuple[KafkaRecord, RecordRefused]] = []
         behind: list[tuple[Blocked, Entry]] = []
-        items: list[_Item] = []
+        items: list[Item] = []
         keys, controls = self._parking.blocked, self._dispatcher.sink.takes_controls
         for record in records:
             try:
@@ -246,9 +223,9 @@ class DeliveryProcessor:
                 refused.append((record, refusal))
                 continue
             # Most have a key of their own, and are looked up in place.
-            row = (keys.get(entry.key) if entry.key is not None else self._blocked_by(entry)) if keys else None
+            row = (keys.get(entry.key) if entry.key is not None else self._parking.blocked_by(entry)) if keys else None
             if row is None:
-                items.append(_Item(entry))
+                items.append(Item(entry))
             else:
                 behind.append((row, entry))
         outcomes = await self._attempt(items, checkpoint)
@@ -259,9 +236,11 @@ class DeliveryProcessor:
         for row, entry in behind:
             if (until is None or entry.position < until) and row.place(entry.position) is blocked.Place.BEHIND:
                 self._parking.park(row, entry)
-        self._settle(items, outcomes, checkpoint)
+        self._settlement.settle(items, outcomes, checkpoint)
         if until is not None:
             fetch.put_back([record for record in records if record.offset >= until])
+        if self._admission is not None:
+            self._admission.read_log(fetch.position)
 
     # What waited
 
@@ -276,7 +255,7 @@ class DeliveryProcessor:
         parking, now_us, now = self._parking, self._clock.now(), now_ms()
         is_turn = self._admission is not None and self._admission.is_turn
         items = [
-            _Item(found.attempt.entry, found.attempt, found)
+            Item(found.attempt.entry, found.attempt, found)
             for found in parking.take_due(checkpoint, ADMITTED if is_turn else now_us, size, now)
             if self._admission is None or self._may_go(self._admission, found)
         ]
@@ -286,14 +265,14 @@ class DeliveryProcessor:
         # The log has been read as far as this may be behind it: a key that never ends must be sent faster than parked.
         most = 2 * size if size >= STRETCH and self._allowed() is None else size
         items += [
-            _Item(Entry.from_record(self._partition, record), row=row)
+            Item(Entry.from_record(self._partition, record), row=row)
             for row, record in parking.followers(checkpoint, most - len(items))
         ]
         await self._go(items, checkpoint)
 
-    async def _go(self, items: Sequence[_Item], checkpoint: Checkpoint) -> None:
+    async def _go(self, items: Sequence[Item], checkpoint: Checkpoint) -> None:
         outcomes = await self._attempt(items, checkpoint)
-        self._settle(items, outcomes, checkpoint)
+        self._settlement.settle(items, outcomes, checkpoint)
         if self._admission is not None:
             self._admission.attempted()
 
@@ -301,65 +280,73 @@ class DeliveryProcessor:
 
     def _may_go(self, admission: Admission, found: Scheduled) -> bool:
         """Whether what was due may be attempted now; it is kept in the schedule where it may not."""
-        row = self._blocked_by(found.attempt.entry)
-        if found.due == ADMITTED if row is None else _is_head(row, found.attempt):
+        waits = self._waits(found.attempt)
+        if not waits and (found.due == ADMITTED or self._parking.waits_for(found.attempt) is not None):
             return True
-        self._parking.put_back(found, self._admit(admission, found.attempt))
+        later = self._clock.now() + round(BLOCKED * 1e6)
+        self._parking.put_back(found, later if waits or not admission.has_caught_up else ADMITTED)
         return False
 
-    def _admit(self, admission: Admission, attempt: Attempt) -> int:
-        """When a record that could be attempted now is to be due, so that it has a place among those of the log."""
-        row = self._blocked_by(attempt.entry)
-        if row is not None and not _is_head(row, attempt):
-            return self._clock.now() + round(BLOCKED * 1e6)
-        return self._clock.now() if admission.is_full else ADMITTED
+    def _waits(self, attempt: Attempt) -> bool:
+        """Whether the key of what comes from outside the log waits for another record."""
+        return self._parking.blocked_by(attempt.entry) is not None and self._parking.waits_for(attempt) is None
 
-    def _row_of(self, attempt: Attempt) -> Blocked | None:
-        """The key that waits for this very record."""
-        row = self._blocked_by(attempt.entry)
-        return row if row is not None and _is_head(row, attempt) else None
-
-    def _blocked_by(self, entry: Entry) -> Blocked | None:
-        """The row of an entry's key, if that waits."""
-        keys = self._parking.blocked
-        key = order_key(entry) if keys else None
-        return None if key is None else keys.get(key)
+    def _has_to_wait(self, admission: Admission, offset: int) -> bool:
+        """Whether a record of the retry topic has to wait there to be admitted: others are, or it is to be now."""
+        may_be = admission.is_promised or (admission.has_caught_up and not admission.is_turn)
+        return may_be and not admission.has(offset) and self._is_free()
 
     async def _take_back(self, fetch: Fetch, checkpoint: Checkpoint) -> None:
         """Take what stands on the retry topic: do what it says, try it at once, or put it into the schedule."""
         at_once: list[tuple[KafkaRecord, Attempt]] = []
-        now_us = self._clock.now()
-        rate = self._allowed()
-        for record in fetch.take(STRETCH if rate is None else max(1, min(STRETCH, int(rate * GRAIN)))):
+        admission, now_us, rate = self._admission, self._clock.now(), self._allowed()
+        most = STRETCH if admission is None or admission.is_turn else MOST
+        records = fetch.take(most if rate is None else max(1, min(most, int(rate * GRAIN))))
+        for place, record in enumerate(records):
             try:
                 said = read_control(record)
                 if said is not None and said.kind is not control.Kind.REDRIVE:
                     self._obey(said, record, checkpoint)
                     continue
                 attempt = read_attempt(self._partition, record)
+                if attempt.due:
+                    self._parking.schedule(record, attempt.due)
+                    continue
+                if admission is not None and self._has_to_wait(admission, record.offset):
+                    if not admission.is_turn:
+                        admission.promise(records[-1].offset + 1)
+                        self._standing.admit(records[-1].offset + 1, checkpoint)
+                    fetch.put_back(records[place:])
+                    break
                 if said is not None and not self._resurrect(said, record, checkpoint):
                     continue
             except RecordRefused as refusal:
                 self._graveyard.bury_foreign(record, refusal, checkpoint)
                 continue
-            if attempt.due:
-                self._parking.schedule(record, attempt.due)
-            elif self._admission is not None:
-                self._parking.schedule(record, self._admit(self._admission, attempt))
+            if admission is not None and self._waits(attempt):
+                self._parking.schedule(record, now_us + round(BLOCKED * 1e6))
+            elif admission is not None and not admission.has(record.offset):
+                self._parking.schedule(record, now_us)
             else:
                 at_once.append((record, attempt))
-        size = self._size() if at_once else 0
-        for record, _ in at_once[size:]:
-            self._parking.schedule(record, now_us)
-        if size:
-            items = [_Item(attempt.entry, attempt) for _, attempt in at_once[:size]]
-            outcomes = await self._attempt(items, checkpoint)
-            for (record, _), found in zip(at_once, outcomes, strict=False):
-                if found is None:
-                    self._parking.schedule(record, now_us)
-            self._settle(items, outcomes, checkpoint)
-        else:
-            self._parking.settle(checkpoint, now_ms())
+        await self._try_at_once(at_once, checkpoint)
+        if admission is not None:
+            admission.passed(fetch.position)
+
+    async def _try_at_once(self, found: Sequence[tuple[KafkaRecord, Attempt]], checkpoint: Checkpoint) -> None:
+        """Try what stood on the retry topic, as much as the target takes; the rest goes through the schedule."""
+        due, may_go = self._clock.now(), bool(found)
+        if self._admission is not None:
+            due = ADMITTED
+            # One that was not finished goes first: it may have the key of these.
+            may_go = may_go and self._admission.is_sure and not self._parking.admitted
+        size = self._size() if may_go else 0
+        items = [Item(attempt.entry, attempt) for _, attempt in found[:size]]
+        outcomes = await self._attempt(items, checkpoint) if items else []
+        for number, (record, _) in enumerate(found):
+            if number >= len(outcomes) or outcomes[number] is None:
+                self._parking.schedule(record, due)
+        self._settlement.settle(items, outcomes, checkpoint)
 
     def _obey(self, said: Control, record: KafkaRecord, checkpoint: Checkpoint) -> None:
         """Do what people say."""
@@ -396,7 +383,7 @@ class DeliveryProcessor:
 
     # Attempts
 
-    async def _attempt(self, items: Sequence[_Item], checkpoint: Checkpoint) -> list[Outcome | None]:
+    async def _attempt(self, items: Sequence[Item], checkpoint: Checkpoint) -> list[Outcome | None]:
         """Give entries to the sink, but for those that it is not to have."""
         known: dict[int, Outcome] = {}
         has_quarantined = self._standing.has_quarantined
@@ -435,7 +422,7 @@ class DeliveryProcessor:
             self._untangle(items, outcomes)
         return outcomes
 
-    def _untangle(self, items: Sequence[_Item], outcomes: list[Outcome | None]) -> None:
+    def _untangle(self, items: Sequence[Item], outcomes: list[Outcome | None]) -> None:
         """Say which entries that were not tried are unfinished; in the log, those behind one that waits are parked.
 
         Where a record has but one attempt, nothing waits for another: what a sink then wants to have tried again behind
@@ -469,108 +456,6 @@ class DeliveryProcessor:
             return False
         return expiry is not None and expiry <= self._clock.now()
 
-    def _settle(self, items: Sequence[_Item], outcomes: Sequence[Outcome | None], checkpoint: Checkpoint) -> None:
-        """Do what follows from outcomes, in the order of the entries."""
-        unfinished: set[bytes] = set()
-        fresh: set[bytes | None] = set()  # keys that are blocked by one of these
-        has_quarantined, keys = self._standing.has_quarantined, self._parking.blocked
-        for item, found in zip(items, outcomes, strict=True):
-            if (
-                (found is SKIPPED or type(found) is Applied)
-                and not has_quarantined
-                and item.row is None
-                and (item.entry.key not in fresh if item.attempt is None else not keys)
-            ):
-                if type(found) is Applied and found.rows:
-                    self._state_rows.update(found.rows)
-                continue  # nothing else follows, for most by far
-            if found is None:
-                if item.scheduled is not None:
-                    self._parking.put_back(item.scheduled)
-                elif item.row is not None:
-                    unfinished.add(item.row.key)
-                elif item.attempt is None:
-                    break  # what is behind it in the log comes again
-                continue
-            if item.attempt is not None:
-                self._settle_attempt(item.attempt, found, checkpoint)
-            elif item.row is not None:
-                if item.row.state is blocked.State.RELEASED and item.row.key not in unfinished:
-                    self._settle_follower(item.entry, item.row, found, checkpoint)
-            elif (key := self._settle_new(item.entry, found, checkpoint)) is not None:
-                fresh |= {key, None}  # whose key is not the record's is looked at
-        self._parking.settle(checkpoint, now_ms())
-        if self._state_rows and self._state_table is not None:
-            self._write_state(checkpoint)
-
-    def _settle_new(self, entry: Entry, found: Outcome, checkpoint: Checkpoint) -> bytes | None:
-        """Settle one that came from the log; answer with its key if that is blocked from now on."""
-        if (row := self._blocked_by(entry)) is not None:
-            self._parking.park(row, entry)  # if it is applied, that was ahead of one that it follows
-            return None
-        state = self._end(entry, Attempt(entry), found, checkpoint)
-        if state is blocked.State.RELEASED or (key := order_key(entry)) is None:
-            return None
-        self._parking.block(key, entry.position, state)
-        return key
-
-    def _settle_follower(self, entry: Entry, row: Blocked, found: Outcome, checkpoint: Checkpoint) -> None:
-        state = self._end(entry, Attempt(entry), found, checkpoint)
-        self._parking.unpark(row, entry.position)
-        if state is not blocked.State.RELEASED or not row.count:
-            self._parking.turn(row, state)
-
-    def _settle_attempt(self, attempt: Attempt, found: Outcome, checkpoint: Checkpoint) -> None:
-        state = self._end(attempt.entry, attempt, found, checkpoint)
-        if attempt.entry.position < 0 and state is blocked.State.HELD:
-            state = blocked.State.RELEASED  # nobody could release it
-        # The key waits no more where the same attempt came twice, since somebody copied it.
-        if (row := self._row_of(attempt)) is not None:
-            self._parking.turn(row, state)
-        elif self._admission is not None and state is blocked.State.RETRYING:
-            key = order_key(attempt.entry)
-            if key is not None and key not in self._parking.blocked:
-                self._parking.block(key, _front(attempt), state)
-
-    def _end(self, entry: Entry, before: Attempt, found: Outcome, checkpoint: Checkpoint) -> blocked.State:
-        """Write down what an outcome causes; answer what the entry's key waits for then, where it is at the front."""
-        self._standing.ended(entry.position, checkpoint)
-        match found:
-            case Applied(rows):
-                if rows:
-                    self._state_rows.update(rows)
-            case Skipped():
-                pass
-            case Untried():
-                raise AssertionError("what was not tried has no end")
-            case Retry(reason, after):
-                count, first = before.count + 1, before.first
-                again = next_due(self._retry, count, before.age, after, self._clock.now(), random.random())
-                if again is None:
-                    return self._bury(before, reason, count, checkpoint)
-                due, age = again
-                message = retry_message(
-                    entry, target=self._name, count=count, age=age, due=due, reason=reason, first=first, now=now_ms()
-                )
-                output = checkpoint.output(self._retries)
-                output.append(entry.timestamp, message.key, message.value, message.headers)
-                return blocked.State.RETRYING if self._ordered else blocked.State.RELEASED
-            case Dead(reason):
-                return self._bury(before, reason, before.count + 1, checkpoint)
-        return blocked.State.RELEASED
-
-    def _bury(self, before: Attempt, reason: str, attempts: int, checkpoint: Checkpoint) -> blocked.State:
-        self._graveyard.bury(before, reason, attempts, checkpoint)
-        return blocked.State.HELD if self._hold else blocked.State.RELEASED
-
-    def _write_state(self, checkpoint: Checkpoint) -> None:
-        assert self._state_table is not None
-        table, now = checkpoint.table(self._state_table), now_ms()
-        rows, self._state_rows = self._state_rows, {}
-        table.put_many({key: value for key, value in rows.items() if value is not None}, now)
-        if gone := [key for key, value in rows.items() if value is None]:
-            table.delete_many(gone, now)
-
     # What people can read
 
     @property
@@ -586,101 +471,5 @@ class DeliveryProcessor:
         self._standing.tell(self.counts, self._dispatcher.breaker, self._monotonic(), checkpoint)
 
 
-def _is_head(row: Blocked, attempt: Attempt) -> bool:
-    """Whether a key waits for this very record."""
-    return row.state is blocked.State.RETRYING and row.head == _front(attempt)
-
-
-def _front(attempt: Attempt) -> int:
-    """What a key that waits for a record calls it: its log position; of one from outside a number below 0."""
-    entry = attempt.entry
-    if entry.position >= 0:
-        return entry.position
-    said = b"%d %b" % (entry.time, entry.value or b"")
-    return -1 - int.from_bytes(blake2b(said, digest_size=7).digest())
-
-
 def _with_head(position: int, rows: Iterable[Blocked]) -> Blocked | None:
     return next((row for row in rows if row.head == position), None)
-
-
-def sink_context(
-    namespace: Namespace, target: str, connection: Connection | None, settings: Settings
-) -> tuple[type[Sink], SinkContext]:
-    """The class of a target's sink, and what it is told."""
-    description = namespace.targets[target]
-    kind = sink_class(description.sink)
-    return kind, SinkContext(
-        namespace=namespace.name,
-        target=target,
-        options=kind.Options.model_validate(description.options),
-        connection=connection,
-        partitions=namespace.topics.partitions,
-        key_template=namespace.key,
-        max_record=namespace.topics.max_record,
-        remember=namespace.remember(target),
-        ordered=description.ordering == "key",
-        hold=description.on_dead == "hold",
-        extra={
-            "kafka": KafkaConnection.from_settings(settings),
-            "region": settings.region,
-            "rank": settings.region_rank,
-        },
-    )
-
-
-def topology(namespace: Namespace, target: str, dispatcher: Dispatcher, metrics: DeliveryMetrics) -> Topology:
-    """What the delivery to a target does."""
-    return Topology(
-        name=f"{namespace.name}.{target}",
-        # What people said and what is to be tried again comes before what is new.
-        sources=(topics.retry(namespace, target).name, topics.log(namespace).name),
-        partitions=namespace.topics.partitions,
-        tables=delivery_tables.specs(namespace, target),
-        processor=lambda partition: DeliveryProcessor(namespace, target, partition, dispatcher, metrics),
-        latency=namespace.latency,
-    )
-
-
-def find_target(settings: Settings) -> tuple[Namespace, str]:
-    """The namespace and the target that `WALSTREAM_TARGET` names.
-
-    Raises
-    ------
-    ConfigurationError
-        It names none, or one that does not exist.
-    """
-    namespaces = load_namespaces(settings.config)
-    known = sorted(f"{name}.{target}" for name, namespace in namespaces.items() for target in namespace.targets)
-    if settings.target not in known:
-        said = "is not set" if settings.target is None else f"is {settings.target!r}, which does not exist"
-        raise ConfigurationError(
-            f"WALSTREAM_TARGET {said}", remedy=f"set it to one of: {', '.join(known) or '(there is no target)'}"
-        )
-    name, _, target = settings.target.partition(".")
-    return namespaces[name], target
-
-
-def make_delivery(settings: Settings) -> App:
-    """The Faust app of the delivery to a target."""
-    namespace, target = find_target(settings)
-    kafka = KafkaConnection.from_settings(settings)
-    connection_name = namespace.targets[target].connection
-    connection = load_connections(settings.config)[connection_name] if connection_name is not None else None
-    kind, context = sink_context(namespace, target, connection, settings)
-    kind = with_source(kind, context, namespace.targets[target], settings.config)
-    kind.for_context(context)  # refuses what cannot be before anything runs
-    registry = CollectorRegistry()
-    metrics = DeliveryMetrics(registry)
-    dispatcher = Dispatcher(context, kind, namespace.targets[target], metrics)
-    registry.register(TargetCollector(namespace.name, target, dispatcher))
-    app = make_app(
-        topics.delivery_app_id(namespace, target),
-        [topology(namespace, target, dispatcher, metrics)],
-        brokers=kafka.brokers,
-        connection=kafka.aiokafka(),
-        datadir=settings.datadir,
-        preflight=preflight(kafka, [topics.log(namespace), *topics.target_topics(namespace, target)]),
-    )
-    serve(app, registry)
-    return app

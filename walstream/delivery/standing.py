@@ -10,10 +10,10 @@ import logging
 from collections.abc import Sequence
 
 from walstream import delivery_tables, marks, topics
-from walstream.breaker import Breaker, State
+from walstream.delivery.breaker import Breaker, State
 from walstream.engine.checkpoint import Checkpoint
 from walstream.engine.clock import now_ms
-from walstream.marks import Counts, Halted, Noted, Opened, Quarantined
+from walstream.marks import Admitted, Counts, Halted, Noted, Opened, Quarantined
 from walstream.namespace import Namespace
 from walstream.wire import Record as KafkaRecord
 
@@ -46,6 +46,7 @@ class Standing:
         self._said_down = False
         self._said, self._said_at = Counts(), float("-inf")
         self._opened = Opened(0, 0)
+        self.admitted = 0  # the offset of the retry topic that was promised at last
 
     def open(self, checkpoint: Checkpoint) -> bool:
         """Take up what the table has; answer whether the former owner may have left something on its way.
@@ -57,6 +58,8 @@ class Standing:
         if (row := found.get(marks.PAUSED)) is not None:
             self.paused = marks.decode(Halted, row)
         self._said_down = marks.DOWN in found
+        if (row := found.get(marks.ADMITTED)) is not None:
+            self.admitted = marks.decode(Admitted, row).upto
         if (row := found.get(marks.COUNTS)) is not None:
             self._said = marks.decode(Counts, row)
         for key, row in found.items():
@@ -103,6 +106,11 @@ class Standing:
     def note(self, name: bytes, said: str | None, checkpoint: Checkpoint) -> None:
         """Keep what somebody says who fills the target, as the mark of that name."""
         checkpoint.table(self._table).put(name, marks.encode(Noted(now_ms(), said)), now_ms())
+
+    def admit(self, upto: int, checkpoint: Checkpoint) -> None:
+        """Promise that what stands on the retry topic before an offset goes before all else (`admission`)."""
+        self.admitted = upto
+        checkpoint.table(self._table).put(marks.ADMITTED, marks.encode(Admitted(upto)), now_ms())
 
     def quarantine(self, position: int, reason: str | None, checkpoint: Checkpoint) -> None:
         """Attempt the record at a log position no more."""

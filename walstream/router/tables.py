@@ -7,13 +7,13 @@ from typing import Any
 
 from walstream import pending, schedule, topics
 from walstream.dedup import decode_row, describe, span_of
-from walstream.delayed import Kind, decode_delayed, decode_forget, kind_of
-from walstream.effective_time import times_of
 from walstream.engine.topology import TableSpec
 from walstream.errors import RecordRefused
 from walstream.identity import identity
 from walstream.namespace import Namespace
 from walstream.record import parse
+from walstream.router.delayed import Kind, decode_delayed, decode_forget, kind_of
+from walstream.router.effective_time import times_of
 from walstream.units import format_rfc3339
 
 

@@ -11,22 +11,10 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple, Self
 
-from walstream import router_tables, topics
+from walstream import topics
 from walstream.answers import Answer
 from walstream.dedup import CANCELLED, EXPIRED, encode_row, pending_until
 from walstream.dedup import decode_row as decode_dedup_row
-from walstream.delayed import (
-    NEVER,
-    WHEN_DUE,
-    Kind,
-    StoredRecord,
-    decode_forget,
-    encode_delayed,
-    encode_forget,
-    kind_of,
-    store_record,
-)
-from walstream.effective_time import EffectiveTimes
 from walstream.engine.checkpoint import Checkpoint
 from walstream.engine.clock import now_ms
 from walstream.engine.output import Output
@@ -47,9 +35,22 @@ from walstream.pending import (
     encode_pending,
 )
 from walstream.pending import encode_row as encode_pending_row
-from walstream.rate import Pace
 from walstream.record import Record, parse
 from walstream.replica import Replica
+from walstream.router import tables
+from walstream.router.delayed import (
+    NEVER,
+    WHEN_DUE,
+    Kind,
+    StoredRecord,
+    decode_forget,
+    encode_delayed,
+    encode_forget,
+    kind_of,
+    store_record,
+)
+from walstream.router.effective_time import EffectiveTimes
+from walstream.router.rate import Pace
 from walstream.schedule import Schedule, key_of
 from walstream.wire import Record as KafkaRecord
 
@@ -109,7 +110,7 @@ class WaitingRoom:
     """
 
     def __init__(self, namespace: Namespace, times: EffectiveTimes) -> None:
-        self.tables = router_tables.waiting(namespace)
+        self.tables = tables.waiting(namespace)
         self._answers = topics.answers(namespace).name
         self._window = namespace.dedup.window * 1000
         self._times = times

@@ -17,15 +17,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar, get_args
 
-from walstream.breaker import PROBE, Breaker
-from walstream.breaker import State as BreakerState
-from walstream.deadline import Deadline
+from walstream.delivery.breaker import PROBE, Breaker
+from walstream.delivery.breaker import State as BreakerState
+from walstream.delivery.deadline import Deadline
+from walstream.delivery.limiter import Gradient
+from walstream.delivery.metrics import DeliveryMetrics
+from walstream.delivery.order import lanes, order_key
+from walstream.delivery.slots import Slots
 from walstream.engine.checkpoint import Checkpoint
 from walstream.entry import Entry
 from walstream.errors import Fenced, Held, RecordRefused
-from walstream.limiter import Gradient
 from walstream.marks import Counts
-from walstream.metrics import DeliveryMetrics
 from walstream.namespace import Target
 from walstream.sinks.base import (
     UNTRIED,
@@ -42,8 +44,6 @@ from walstream.sinks.base import (
     Verdict,
 )
 from walstream.sinks.shared import SharedSink
-from walstream.slots import Slots
-from walstream.wire.plain import encode_block
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -54,7 +54,6 @@ STRETCH_MOST = 2_000  # where a call has few of them, since a stretch ends when 
 HEAD_OF_LINE = 10.0  # s in work, after which an entry is named
 
 KINDS = frozenset(get_args(Outcome))
-_BINARY = encode_block(b"ce_specversion")  # as it stands in a record, its length in front
 
 
 @dataclass(slots=True)
@@ -447,63 +446,6 @@ class _Overlay:
         for outcome in outcomes:
             if isinstance(outcome, Applied) and outcome.rows:
                 self._rows.update(outcome.rows)
-
-
-def order_key(entry: Entry) -> bytes | None:
-    """What an entry has its order by: the record's key, which may be a ``partitionkey``; None is no order."""
-    if entry.key is not None:
-        return entry.key
-    if surely_lacks(entry, b"ce_partitionkey"):
-        return None
-    try:
-        return entry.record.key
-    except RecordRefused:
-        return None  # it is no CloudEvent: its sink will say so
-
-
-def surely_lacks(entry: Entry, header: bytes) -> bool:
-    """Whether an entry surely has no such attribute, as its header is named: quicker to see than to read the record."""
-    if entry.raw is None:
-        return False
-    headers = entry.raw.parts[2]
-    # In binary mode. The name alone may also stand in what a target said of a record in structured mode.
-    return _BINARY in headers and header not in headers
-
-
-def lanes(entries: Sequence[Entry], size: int, ordered: bool) -> list[list[list[int]]]:
-    """Which entries go in which calls, as their places.
-
-    Parameters
-    ----------
-    size
-        Entries that a call may have.
-    ordered
-        Whether the entries of a key must follow each other.
-
-    Returns
-    -------
-    list of lists of lists of int
-        Calls; those of one lane go one after the other, lanes at the same time.
-    """
-    if len(entries) <= size:
-        return [[list(range(len(entries)))]]
-    if not ordered:
-        return [[list(range(first, min(first + size, len(entries))))] for first in range(0, len(entries), size)]
-    runs: dict[bytes | int, list[int]] = {}
-    for place, entry in enumerate(entries):
-        key = order_key(entry)
-        runs.setdefault(place if key is None else key, []).append(place)
-    found: list[list[list[int]]] = []
-    filling: list[int] = []
-    for run in runs.values():
-        if len(run) >= size:
-            found.append([run[first : first + size] for first in range(0, len(run), size)])
-            continue
-        if len(filling) + len(run) > size:
-            found.append([sorted(filling)])
-            filling = []
-        filling += run
-    return [*found, [sorted(filling)]] if filling else found
 
 
 def _wrong(outcomes: object, count: int) -> str | None:

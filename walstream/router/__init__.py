@@ -1,0 +1,1 @@
+"""The router: ingress -> dedup -> log. It decides once what a record is, and when it takes effect."""
