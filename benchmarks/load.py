@@ -20,6 +20,7 @@ from confluent_kafka import Producer
 
 RECENT = 100_000  # ids that a duplicate may repeat
 SENT_AT = struct.Struct(">Q")  # ns since the epoch, the first bytes of every value
+LINGER = 5  # ms; what clients wait by default, of librdkafka and, since Kafka 4, Java's
 WRITERS = min(4, os.cpu_count() or 1)
 Headers = list[tuple[str, bytes]]
 
@@ -176,7 +177,7 @@ def fill(brokers: str, topic: str, shape: Shape, count: int, compression: str = 
 
 def write_paced(brokers: str, topic: str, shape: Shape, rate: float, seconds: float) -> None:
     """Write at a rate (records/s), a few records every millisecond; never the same ones again."""
-    target, answers = producer(brokers, "none", 0), Answers()
+    target, answers = producer(brokers, "none", LINGER), Answers()
     source = records(shape, round(rate * seconds), time.time_ns())
     begun, sent, done = time.perf_counter(), 0, False
     while not done:

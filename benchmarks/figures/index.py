@@ -86,6 +86,7 @@ def existing(cluster: Cluster, *, rows: int, partitions: int, rate: float) -> No
         Processes(deployment.folder / "run", [c for c, _ in commands], [e for _, e in commands]) as workers,
         _writing(cluster, deployment, rows, rate),
     ):
+        _wait_until_live(cluster, deployment)
         built, build, build_cpu = _command(cluster, deployment, "build", workers, rows)
         if built["state"] != "ready":
             raise RuntimeError(f"the index is {built['state']}")
@@ -175,6 +176,16 @@ def _command(
     console.print(f"{name}: {seconds:.1f} s; us a row: {', '.join(f'{who} {used:.1f}' for who, used in cpu.items())}")
     found: dict[str, Any] = orjson.loads(text[text.index("{") :])
     return found, seconds, cpu
+
+
+def _wait_until_live(cluster: Cluster, deployment: Deployment) -> None:
+    """Wait until the workers take what is written: their start is no part of a build."""
+    until = time.monotonic() + 60
+    for target in ("base", TARGET):
+        while not sum(cluster.committed(deployment.group(target), deployment.log).values()):
+            if time.monotonic() > until:
+                raise RuntimeError(f"{target} takes nothing")
+            time.sleep(0.2)
 
 
 @contextmanager

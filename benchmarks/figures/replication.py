@@ -31,10 +31,10 @@ from walstream.testing.redis_server import RedisServer
 EAST, WEST = ("east", 0), ("west", 1)
 NAME = "replication"
 START_LIMIT = 120.0  # s
-WARM = 20.0  # s that are not counted, while the Kafkas' code is compiled
+WARM = 120.0  # s that are not counted: two JVMs compile for as long, and take a core for it
 FIRST = 100_000_000  # number of a row that is none of those measured
 WINDOW = 256  # rows that are looked for at a time
-LOOK = 0.002  # s between two looks
+LOOK = 0.005  # s between two looks; each takes the time of the Redis, and of this machine
 
 MIRRORING = """\
 clusters = {name}, west

@@ -18,6 +18,7 @@ from walstream.engine.checkpoint import Checkpoint
 from walstream.engine.clock import Clock
 from walstream.engine.fetch import Fetch
 from walstream.engine.gate import Gate
+from walstream.engine.pace import Pace
 from walstream.engine.producer import TransactionalProducer
 from walstream.engine.store import Store
 from walstream.engine.task import State, Task
@@ -106,6 +107,7 @@ class Owner:
             consumer=Consumer(consumer), connection={"bootstrap_servers": brokers}, group=f"{source}.group",
             open_store=lambda topology, partition: Store(folder, topology.tables, {changelog: "id"}),
             opening=asyncio.Semaphore(1), fail=self.failed.append, make_sure=None, clock=clock,
+            pace=Pace(0),
         )  # fmt: skip
         tables = (TableSpec("timers", changelog),)
         self.task = Task(engine, Topology(source, (source,), 1, tables, lambda partition: self.processor), 0, 1)

@@ -234,12 +234,12 @@ async def test_a_failing_batch_stops_what_follows_it_in_its_partition(
     send = opened._writer._send
     sent = 0
 
-    async def failing(builder: Any, lane: tuple[int, int]) -> None:
+    async def failing(builder: Any, lanes: list[tuple[int, int]]) -> None:
         nonlocal sent
-        sent += lane == (0, 1)
-        if lane == (0, 1) and sent == 2:
+        sent += lanes == [(0, 1)]
+        if lanes == [(0, 1)] and sent == 2:
             raise kafka_errors.NotEnoughReplicasError
-        await send(builder, lane)
+        await send(builder, lanes)
 
     monkeypatch.setattr(opened._writer, "_send", failing)
     batch = [entry(i, key=b"k", payload=b"x" * 600, partition=1) for i in range(4)] + [entry(9, key=b"j", payload=b"")]

@@ -213,10 +213,10 @@ async def test_a_region_that_goes_away_says_what_it_took(opened: Any, monkeypatc
     sink = await opened()
     send, away = sink._writer._send, partition_for(b"k", PARTITIONS)
 
-    async def failing(builder: Any, lane: tuple[int, int]) -> None:
-        if lane[1] % PARTITIONS == away:
+    async def failing(builder: Any, lanes: list[tuple[int, int]]) -> None:
+        if lanes[0][1] % PARTITIONS == away:
             raise kafka_errors.KafkaConnectionError("away")
-        await send(builder, lane)
+        await send(builder, lanes)
 
     monkeypatch.setattr(sink._writer, "_send", failing)
     other = next(key for key in (b"%d" % n for n in range(99)) if partition_for(key, PARTITIONS) != away)

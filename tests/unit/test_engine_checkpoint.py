@@ -141,8 +141,12 @@ def test_only_the_own_partition_of_a_tracked_topic_has_positions(store: Store) -
 
 def test_offsets_alone_make_a_checkpoint(store: Store) -> None:
     checkpoint = Checkpoint(0, new_batch, store, TABLES, {})
+    assert not checkpoint.is_offsets
     checkpoint.offsets["source"] = 5
     assert not checkpoint.is_empty
+    assert checkpoint.is_offsets
+    checkpoint.table("plain").put(b"a", b"1", 1)
+    assert not checkpoint.is_offsets
 
 
 # ------------------------------------------------------------------------------------------------ tables

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from faust.types import TP
 
 from walstream.engine import engine as module
+from walstream.engine.app import App
 from walstream.engine.engine import Engine
 from walstream.engine.task import State
 from walstream.engine.topology import TableSpec, Topology
@@ -192,3 +194,16 @@ async def test_tasks_that_do_not_end_are_noticed(engine: Engine, monkeypatch: py
     task.ends.set()
     await ending
     assert engine.stuck() is None
+
+
+async def test_a_web_port_that_was_asked_for_and_is_taken(engine: Engine, capfd: pytest.CaptureFixture[str]) -> None:
+    def end(status: int) -> None:
+        raise SystemExit(status)
+
+    engine._exit = end
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        conf = SimpleNamespace(web_enabled=True, web_bind="127.0.0.1", web_port=taken.getsockname()[1])
+        with pytest.raises(SystemExit):
+            await App.on_first_start(cast(Any, SimpleNamespace(conf=conf, engine=engine)))
+    said = capfd.readouterr().err
+    assert f"the port {conf.web_port} of the web server is taken" in said and "--web-port" in said

@@ -19,6 +19,7 @@ from walstream.engine.checkpoint import Checkpoint
 from walstream.engine.clock import Clock
 from walstream.engine.fetch import Fetch
 from walstream.engine.gate import Gate
+from walstream.engine.pace import Pace
 from walstream.engine.store import Store
 from walstream.engine.task import State, Task
 from walstream.engine.topology import TableSpec, Topology
@@ -211,7 +212,7 @@ class Worker:
             consumer=self.consumer, connection={}, group="group", topic_ids={TABLE.changelog: "id"}, cache=None,
             open_store=lambda topology, partition: Store(folder, topology.tables, {TABLE.changelog: "id"}),
             opening=asyncio.Semaphore(1), fail=self.failed.append,
-            make_sure=None, check_topics=nothing, clock=self.time.clock,
+            make_sure=None, check_topics=nothing, clock=self.time.clock, pace=Pace(0),
             spawn=lambda work: self.spawned.append(asyncio.create_task(work)),
         )  # fmt: skip
         topology = Topology("t", sources, 1, (TABLE,), lambda partition: self.processor, ("log",), latency=1_000)
@@ -415,6 +416,87 @@ async def test_the_next_checkpoint_is_built_while_one_is_committed(worker: Worke
     assert worker.broker.transactions == []
     await worker.until(lambda: worker.broker.committed == 2)
     assert worker.broker.transactions == [{"source": 1}, {"source": 2}]
+
+
+async def test_offsets_alone_are_committed_together(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits for them: of a trickle into a sink outside Kafka, each record would else cost a transaction."""
+    monkeypatch.setattr(module, "OFFSETS_AGE", 100)
+    worker.processor.output = False
+    await worker.start()
+    for offset in range(3):
+        worker.fetch(offset)
+        await worker.until(lambda offset=offset: worker.processor.seen == list(range(offset + 1)))  # type: ignore[misc]
+        await worker.until(lambda: worker.task.state is State.IDLE)
+    assert worker.broker.transactions == []
+    await worker.until(lambda: worker.broker.committed == 3)
+    assert worker.broker.transactions == [{"source": 3}]
+    worker.fetch(3)
+    await worker.until(lambda: worker.broker.committed == 4)
+
+
+async def test_output_does_not_wait_with_the_offsets_before_it(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "OFFSETS_AGE", 60_000)
+    worker.processor.output = False
+    await worker.start()
+    worker.fetch(0)
+    await worker.until(lambda: worker.processor.seen == [0] and worker.task.state is State.IDLE)
+    worker.processor.output = True
+    worker.fetch(1)
+    await worker.until(lambda: worker.broker.committed == 2)
+    assert worker.broker.transactions == [{"source": 2}]
+    assert worker.broker.log_end == 52, "a record and a marker"
+
+
+async def test_a_close_commits_the_offsets_that_waited(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "OFFSETS_AGE", 60_000)
+    worker.processor.output = False
+    await worker.start()
+    worker.fetch(0)
+    await worker.until(lambda: worker.processor.seen == [0] and worker.task.state is State.IDLE)
+    await worker.task.close(5)
+    assert worker.broker.transactions[0] == {"source": 1}
+    assert worker.processor.closed == [True]
+
+
+async def test_what_fails_takes_the_offsets_that_waited_along(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They were worked on, and come again: nothing is committed of what a failed stretch was built on."""
+    monkeypatch.setattr(module, "OFFSETS_AGE", 60_000)
+    worker.processor.output = False
+    await worker.start()
+    worker.fetch(0)
+    await worker.until(lambda: worker.processor.seen == [0] and worker.task.state is State.IDLE)
+
+    async def fail() -> None:
+        raise KafkaConnectionError
+
+    worker.processor.work = fail
+    worker.fetch(1)
+    await worker.until(lambda: worker.consumer.seeks == [0, 0])
+    assert worker.broker.transactions == []
+
+
+async def test_what_nobody_reads_does_not_keep_the_offsets_that_waited(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "OFFSETS_AGE", 60_000)
+    worker.processor.output = False
+    await worker.start()
+    worker.fetch(0)
+    await worker.until(lambda: worker.processor.seen == [0] and worker.task.state is State.IDLE)
+    worker.gate.take()
+    worker.task.offer(Fetch("source", 0, 1, 2, [batch(1, 1, unreadable=True)], 100, worker.gate.epoch))
+    await worker.until(lambda: bool(worker.failed))
+    assert isinstance(worker.failed[0], Unreadable)
+    assert worker.broker.transactions == [{"source": 1}]
+
+
+async def test_a_worker_learns_how_long_its_transactions_take(worker: Worker) -> None:
+    worker.engine.pace = Pace(1)
+    worker.broker.slow = 0.1
+    await worker.start()
+    worker.fetch(0)
+    await worker.until(lambda: worker.broker.committed == 1)
+    await worker.until(lambda: worker.engine.pace.wait >= 20)
 
 
 # ------------------------------------------------------------------------------------------------ what is not wanted

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
@@ -300,3 +301,38 @@ def test_models_are_values() -> None:
     namespace = Namespace.model_validate({"version": 1, "namespace": "a"})
     with pytest.raises(ValidationError, match="frozen"):
         namespace.name = "b"  # type: ignore[misc]
+
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "cassandra": {"keyspace": "k"},
+    "index": {"keyspace": "k", "base": "b", "table": "t", "by": ["c"]},
+    "kafka": {"topic": "t"},
+    "memcached": {"key": "{k}", "value": "json"},
+    "redis": {"key": "{k}", "value": "json"},
+    "replicate": {"region": "west"},
+    "http": {},
+}
+
+
+@pytest.mark.parametrize("sink", OPTIONS)
+def test_a_connection_of_another_kind_is_said_with_those_that_fit(tmp_path: Path, sink: str) -> None:
+    wanted = {"index": "cassandra", "replicate": "kafka"}.get(sink, sink)
+    connections: dict[str, dict[str, Any]] = {
+        "of-cassandra": {"sink": "cassandra", "hosts": ["h"]},
+        "of-kafka": {"sink": "kafka", "brokers": ["h:1"], "rank": 1},
+        "of-redis": {"sink": "redis", "host": "h"},
+        "of-memcached": {"sink": "memcached", "host": "h"},
+        "of-http": {"sink": "http", "url": "http://h"},
+    }
+    (tmp_path / "connections.yaml").write_text(json.dumps(connections))
+    for name, connection in connections.items():
+        target = {"sink": sink, "connection": name, "options": OPTIONS[sink]}
+        document = {"version": 1, "namespace": "flights", "key": "{k}", "targets": {"t": target}}
+        (tmp_path / "flights.yaml").write_text(json.dumps(document, indent=1))
+        _, problems = check_folder(tmp_path)
+        if connection["sink"] == wanted:
+            assert problems == []
+            continue
+        (problem,) = problems
+        assert problem.message == f"the connection {name} is for {connection['sink']}, not for {wanted}"
+        assert problem.remedy == f"name one that is: of-{wanted}" and problem.line is not None

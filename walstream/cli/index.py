@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -36,7 +36,7 @@ TARGET = TargetName()
 SHOWN = 100
 """Differences that a table shows."""
 SETTLES = 5.0
-"""Seconds in which what a target has taken is seen in its changelogs, and what it tries again at once is done."""
+"""Seconds in which a target that has taken a build goes on with it, and says so."""
 
 token = click.IntRange(-(2**63), 2**63 - 1)
 
@@ -120,9 +120,11 @@ def build(
                 bar.say(f"waits for the target, which has {left:,} to take")
 
             work.run(progress, waits)
-            if not no_wait:
+            if no_wait:
+                standing = read_standing(opened.scanner, opened.index.namespace, opened.index.target)
+            else:
                 work.wait(lambda left: bar.say(f"the target has {left:,} to take"))
-        standing = _settled(opened, work.note.build, wait=not no_wait)
+                standing = _settled(opened, work.note.build, lambda left: bar.say(f"the target has {left:,} to try"))
     document = {"index": name, **standing.document(), "skipped": [_skipped(row) for row in work.examples]}
     if as_json:
         print_json(document)
@@ -381,18 +383,21 @@ def _bar() -> Iterator[_Bar]:
         yield _Bar(bar)
 
 
-def _settled(opened: _Opened, build: str, *, wait: bool) -> Standing:
-    """How the index stands when a build is done; what the target has just committed is waited for a moment."""
+def _settled(opened: _Opened, build: str, progress: Callable[[int], object]) -> Standing:
+    """Wait until the target has tried all of a build that it has taken, as long as it goes on; how the index stands."""
     import time
 
+    from walstream.indexes.positions import Behind
     from walstream.indexes.standing import read_standing
 
-    until = time.monotonic() + (SETTLES if wait else 0.0)
+    with suppress(Behind):  # what is to be tried again later is no reason to wait
+        opened.positions.wait_for_retries(opened.scanner, opened.index.target, 0, progress, SETTLES)
+    until = time.monotonic() + SETTLES
     while True:
         standing = read_standing(opened.scanner, opened.index.namespace, opened.index.target)
         if (standing.is_behind(build) and not standing.waiting) or time.monotonic() > until:
             return standing
-        time.sleep(0.2)
+        time.sleep(1.0)
 
 
 def _wait_for_bases(opened: _Opened, *, regardless: bool) -> None:

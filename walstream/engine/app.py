@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import socket
 import warnings
@@ -18,6 +19,7 @@ from walstream.engine.tables import Tables, declare
 from walstream.engine.topic import FetchTopic
 from walstream.engine.topology import Topology
 from walstream.engine.transport import FetchTransport
+from walstream.errors import ConfigurationError
 
 log = logging.getLogger(__name__)
 
@@ -29,8 +31,8 @@ def _is_taken(host: str, port: int) -> bool:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
-        except OSError:
-            return True
+        except OSError as error:
+            return error.errno == errno.EADDRINUSE
     return False
 
 
@@ -53,7 +55,14 @@ class App(faust.App):
         self.on_rebalance_end()  # there is no recovery that would call it later
 
     async def on_first_start(self) -> None:
-        if self.conf.web_enabled and self.conf.web_port == WEB_PORT and _is_taken(self.conf.web_bind, WEB_PORT):
+        if self.conf.web_enabled and _is_taken(self.conf.web_bind, self.conf.web_port):
+            if self.conf.web_port != WEB_PORT:
+                self.engine.fail(
+                    ConfigurationError(
+                        f"the port {self.conf.web_port} of the web server is taken by another program",
+                        remedy="give another --web-port, or --without-web",
+                    )
+                )
             # Several workers on one machine is how a laptop runs them; who wants a certain port says --web-port.
             with warnings.catch_warnings(action="ignore"):  # of a setting that was used before, for the banner
                 self.conf.web_port = _free_port(self.conf.web_bind)

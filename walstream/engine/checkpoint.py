@@ -119,5 +119,10 @@ class Checkpoint:
         self.batches = {at: sealed for at, output in self.outputs.items() if (sealed := output.seal())}
 
     @property
+    def is_offsets(self) -> bool:
+        """Whether there is nothing but offsets to commit."""
+        return bool(self.offsets) and all(output.is_empty for output in self.outputs.values())
+
+    @property
     def is_empty(self) -> bool:
         return not self.offsets and all(output.is_empty for output in self.outputs.values())

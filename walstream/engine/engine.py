@@ -21,6 +21,7 @@ from rocksdict import Cache
 
 from walstream.engine.clock import Clock
 from walstream.engine.fetch import Fetch
+from walstream.engine.pace import Pace
 from walstream.engine.standby import Standby
 from walstream.engine.store import WRITE_BUFFER, Store
 from walstream.engine.task import State, Task
@@ -84,6 +85,7 @@ class Engine:
         self._exit = exit
         self.cache = Cache(CACHE_SIZE)
         self.clock = Clock()
+        self.pace = Pace(min((t.latency for t in self.topologies), default=0))
         self.topic_ids: Mapping[str, str] = {}
         self.tasks: dict[TP, Task] = {}
         self._standby: Standby | None = None
@@ -112,11 +114,6 @@ class Engine:
     def topics(self) -> list[str]:
         """Everything that the group's consumer subscribes to."""
         return [topic for t in self.topologies for topic in (*t.sources, *(table.changelog for table in t.tables))]
-
-    @property
-    def latency(self) -> int:
-        """How long records may wait for more (ms), by the topology that allows the least."""
-        return min((t.latency for t in self.topologies), default=0)
 
     @property
     def partition_total(self) -> int:

@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import enum
 import logging
+import math
 import time
 from typing import TYPE_CHECKING
 
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 CHECKPOINT_AGE = 1_000  # ms; a sink outside Kafka leaves no output, and a backlog must be committed as it is worked off
+OFFSETS_AGE = 500  # ms; nobody waits for offsets alone, but they bound what comes again after a crash
 BACKLOG = 64 << 10  # bytes that wait; with less, records wait no longer than the topology allows
 REOPEN_DELAY, REOPEN_DELAY_MOST = 0.2, 5.0  # s
 NOT_YET = 0.1  # s between two looks at whether an earlier source is wanted, while a later one is not read yet
@@ -205,15 +207,17 @@ class Task:
         processor = self._processor
         building: Checkpoint | None = None
         before: Checkpoint | None = None
-        while not self._closing:
-            await self._wait_for_work()
-            if self._closing:
-                break
-            building = self._begin(before)
+        held_until = math.inf  # monotonic seconds; where something is built that needs no commit before
+        while not self._closing or building is not None:
+            await self._wait_for_work(held_until)
+            if building is None:
+                if self._closing:
+                    break
+                building = self._begin(before)
             self._now(State.WORKING)
             began = time.monotonic()
             unreadable: Unreadable | None = None
-            goes_on = True
+            goes_on = not self._closing and self._has_work()
             while goes_on:
                 for queue in self._inbox.queues:
                     if queue.fetches and unreadable is None and processor.wants(queue.topic):
@@ -224,6 +228,10 @@ class Task:
                     await processor.process_due(building)
                 await asyncio.sleep(0)  # the other tasks' turn
                 goes_on = unreadable is None and self._has_room(building, began)
+            if not self._closing and unreadable is None and building.is_offsets:
+                held_until = min(held_until, began + OFFSETS_AGE / 1_000)
+                if time.monotonic() < held_until:
+                    continue
             processor.finish(building)
             if not building.is_empty:  # what was due may come to nothing, and all that was taken be put back
                 self._now(State.COMMITTING)
@@ -233,6 +241,7 @@ class Task:
                 self._committing = asyncio.create_task(self._commit(building))
                 self._committing.add_done_callback(lambda _: self._wake.set())
                 before = building
+            building, held_until = None, math.inf
             if unreadable is not None:
                 if self._committing is not None:
                     await self._committing  # all that is before it
@@ -274,17 +283,18 @@ class Task:
     def _has_work(self) -> bool:
         return self._inbox.has_wanted(self._wants) or self._is_due()
 
-    async def _wait_for_work(self) -> None:
+    async def _wait_for_work(self, until: float) -> None:
+        """Wait for work, for the end, or until a time (monotonic seconds)."""
         while True:
             if self._committing is not None and self._committing.done():
                 self._committing.result()
                 self._committing = None
-            if self._closing or self._has_work():
+            if self._closing or self._has_work() or time.monotonic() >= until:
                 return
             self._wake.clear()
             if self._committing is None:
                 self._now(State.IDLE)
-            timer = self._set_timer()
+            timer = self._set_timer(until)
             try:
                 await self._wake.wait()
             finally:
@@ -299,12 +309,14 @@ class Task:
         due = self._processor.due_at()
         return due is not None and due <= self._engine.clock.now()
 
-    def _set_timer(self) -> asyncio.TimerHandle | None:
+    def _set_timer(self, until: float) -> asyncio.TimerHandle | None:
         assert self._processor is not None
-        due = self._processor.due_at()
-        if due is None:
+        due, wait = self._processor.due_at(), until - time.monotonic()
+        if due is not None:
+            due_in = (due - self._engine.clock.now()) / 1e6
+            wait = min(wait, max(due_in, 0 if self._inbox.reads_all else NOT_YET))
+        if wait == math.inf:
             return None
-        wait = max((due - self._engine.clock.now()) / 1e6, 0 if self._inbox.reads_all else NOT_YET)
         return asyncio.get_running_loop().call_later(wait, self._wake.set)
 
     def check_due(self) -> None:
@@ -336,9 +348,11 @@ class Task:
 
     async def _commit(self, checkpoint: Checkpoint) -> None:
         assert self._producer is not None and self._store is not None
-        batches = checkpoint.batches
+        batches, began = checkpoint.batches, time.monotonic()
         offsets = {TopicPartition(topic, self.partition): offset for topic, offset in checkpoint.offsets.items()}
         placed = await self._producer.commit(batches, offsets, self._engine.group)
+        if batches:
+            self._engine.pace.took(time.monotonic() - began)
         self._check_positions(checkpoint, placed)
         ends = {
             table.changelog: placed[at][-1] + batches[at][-1].record_count()

@@ -137,9 +137,9 @@ class FetchConsumerThread(AIOKafkaConsumerThread):
 
     def _pace(self, fetcher: Any, busy: bool) -> None:
         """Let a broker gather what comes for as long as it may wait, but what comes first is fetched at once."""
-        latency = self.app.engine.latency
-        fetcher._fetch_min_bytes = FETCH_ENOUGH if busy and latency else 1
-        self._fetch_wait = latency if busy and latency else FETCH_WAIT
+        wait = self.app.engine.pace.wait
+        fetcher._fetch_min_bytes = FETCH_ENOUGH if busy and wait else 1
+        self._fetch_wait = wait if busy and wait else FETCH_WAIT
         if busy:
             self._moved_at = time.monotonic()
 

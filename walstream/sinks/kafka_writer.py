@@ -7,6 +7,7 @@ the worker the records of the last checkpoint come again.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
@@ -22,6 +23,7 @@ from walstream.wire.builder import BatchBuilder
 # How long a batch may take. The producer itself tries for ever, so that it can keep its promise of no duplicates.
 ANSWER_WITHIN_S = 20.0
 BATCH_BYTES = 512 * 1024
+FEW = 500  # records to a partition that need no lanes: a request for each costs more than their sending gains
 
 ERRORS: Final[Mapping[type[BaseException], Verdict]] = {
     kafka_errors.KafkaConnectionError: TARGET_DOWN,
@@ -164,16 +166,29 @@ class KafkaWriter:
         """
         if len(lanes) == 1:
             ((lane, places),) = lanes.items()
-            return await self._follow((source, lane), places, append)
+            return await self._follow([(source, lane)], places, append)
         failures = await asyncio.gather(
-            *(self._follow((source, lane), places, append) for lane, places in lanes.items())
+            *(self._follow([(source, lane) for lane in group], places, append) for group, places in self._groups(lanes))
         )
         return {place: error for failure in failures for place, error in failure.items()}
 
+    def _groups(self, lanes: Mapping[int, Sequence[int]]) -> list[tuple[list[int], Sequence[int]]]:
+        """Lanes that share a batch, and the places in it: those of a partition, where they have little to send."""
+        groups: dict[int, list[int]] = {}
+        for lane in sorted(lanes):
+            groups.setdefault(lane % self._partitions, []).append(lane)
+        found: list[tuple[list[int], Sequence[int]]] = []
+        for group in groups.values():
+            if len(group) > 1 and sum(len(lanes[lane]) for lane in group) <= FEW:
+                found.append((group, sorted(place for lane in group for place in lanes[lane])))
+            else:
+                found += [([lane], lanes[lane]) for lane in group]
+        return found
+
     async def _follow(
-        self, lane: tuple[int, int], places: Sequence[int], append: Append
-    ) -> dict[int, Exception]:  # fmt: skip
-        """Send records, in order, and answer with those that failed.
+        self, lanes: Sequence[tuple[int, int]], places: Sequence[int], append: Append
+    ) -> dict[int, Exception]:
+        """Send records, in order, and answer with those that failed; what is sent is in all of these lanes.
 
         One batch after the other: of two on their way, the second could arrive where the first fails, and its records
         would then stand before the first's.
@@ -181,7 +196,9 @@ class KafkaWriter:
         failed: dict[int, Exception] = {}
         todo = places
         alone = False
-        async with self._locks.setdefault(lane, asyncio.Lock()):
+        async with contextlib.AsyncExitStack() as locks:
+            for lane in lanes:  # in the order of their numbers, so that nobody waits for who waits for him
+                await locks.enter_async_context(self._locks.setdefault(lane, asyncio.Lock()))
             while todo:
                 builder, taken = BatchBuilder(self._batch_bytes, "lz4", transactional=False), 0
                 writer = builder.writer
@@ -190,7 +207,7 @@ class KafkaWriter:
                         break
                     taken += 1
                 try:
-                    await self._send(builder, lane)
+                    await self._send(builder, lanes)
                 except kafka_errors.KafkaError as error:
                     if self._verdict(error) is not DEAD:
                         return failed | dict.fromkeys(todo, error)
@@ -201,14 +218,14 @@ class KafkaWriter:
                 todo = todo[taken:]
         return failed
 
-    async def _send(self, builder: BatchBuilder, lane: tuple[int, int]) -> None:
-        unanswered = self._unanswered.get(lane)
-        if unanswered is not None:
-            await _answer(unanswered)  # whether it failed or not: its records come again
-        source, number = lane
+    async def _send(self, builder: BatchBuilder, lanes: Sequence[tuple[int, int]]) -> None:
+        for lane in lanes:
+            if (unanswered := self._unanswered.get(lane)) is not None:
+                await _answer(unanswered)  # whether it failed or not: its records come again
+        source, number = lanes[0]
         producer = self.producers[(source + number) % len(self.producers)]
         future = await producer.send_batch(builder, self._topic, partition=number % self._partitions)
-        self._unanswered[lane] = future
+        self._unanswered.update(dict.fromkeys(lanes, future))
         await _answer(future)
         try:
             future.result()

@@ -50,6 +50,7 @@ class IndexSink(StatefulSink):
 
     Options = IndexOptions
     needs_connection = True
+    connection_kind = "cassandra"
     late_writes_harmless = True  # a statement's timestamp is made of what it is about
     replays_in_order = True  # what it removes is what it wrote, also in an attempt that was lost
     forgets_deletes = True
