@@ -33,8 +33,8 @@ from walstream.engine import changelog
 from walstream.engine.store import Store
 from walstream.engine.table_writer import SEGMENT
 from walstream.router import tables as router_tables
-from walstream.router.metrics import RouterMetrics
 from walstream.router.app import topology
+from walstream.router.metrics import RouterMetrics
 
 TIMEOUT = 600.0  # s until a router with a large table has read it
 TRAFFIC = 200_000  # records through a started router, before its memory is looked at
