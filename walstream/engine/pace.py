@@ -19,10 +19,15 @@ class Pace:
     ----------
     least
         ms; with 0, nothing waits for anything.
+
+    Attributes
+    ----------
+    least
+        The same.
     """
 
     def __init__(self, least: int) -> None:
-        self._least = least
+        self.least = least
         self._commit = 0.0  # ms
 
     def took(self, seconds: float) -> None:
@@ -32,6 +37,6 @@ class Pace:
     @property
     def wait(self) -> int:
         """How long to gather, ms."""
-        if not self._least:
+        if not self.least:
             return 0
-        return max(self._least, int(min(COMMITS * self._commit, MOST)))
+        return max(self.least, int(min(COMMITS * self._commit, MOST)))

@@ -130,14 +130,18 @@ class FetchConsumerThread(AIOKafkaConsumerThread):
                 fetches, errors = self._drain(fetcher, gates)
             for tp, error in errors.items():
                 self._report(tp, error)
-            self._pace(fetcher, bool(fetches))
+            self._pace(fetcher, sum(fetch.size for fetch in fetches))
             return fetches
 
         return await self.run(work)
 
-    def _pace(self, fetcher: Any, busy: bool) -> None:
-        """Let a broker gather what comes for as long as it may wait, but what comes first is fetched at once."""
-        wait = self.app.engine.pace.wait
+    def _pace(self, fetcher: Any, size: int) -> None:
+        """Let a broker gather what comes for as long as it may wait, but what comes first is fetched at once.
+
+        With so many bytes in a fetch it is a backlog, whose commits are long because they are large.
+        """
+        pace, busy = self.app.engine.pace, size > 0
+        wait = pace.wait if size < FETCH_ENOUGH else pace.least
         fetcher._fetch_min_bytes = FETCH_ENOUGH if busy and wait else 1
         self._fetch_wait = wait if busy and wait else FETCH_WAIT
         if busy:
