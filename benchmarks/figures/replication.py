@@ -149,7 +149,7 @@ def distance(
 
 def readable(both: Regions, *, partitions: int, rate: float, seconds: float, latency: float) -> None:
     """Rows written in the east until they can be read in the west's Redis."""
-    settings = {"rate": rate, "seconds": seconds, "partitions": partitions, "latency": latency}
+    settings = {"rate": rate, "seconds": seconds, "partitions": partitions, "latency": latency, "warm": WARM}
     results = Results("replication to Redis", settings, both.east.out)
     both.lengthen(latency)
     (folder := both.west.folder / "redis").mkdir(parents=True)
