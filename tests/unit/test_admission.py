@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
+from walstream.delivery import admission
 from walstream.indexes.records import Shape
 from walstream.sinks.base import Retry, SinkContext
 from walstream.testing.delivering import DeliveryPartition, ScriptedSink
@@ -68,6 +69,24 @@ async def test_what_was_read_of_the_log_before_they_were_committed_may_come_firs
     await one.crash()
     await one.settle()
     assert sink.applied == [position, position, OUTSIDE]
+
+
+async def test_the_log_is_not_worked_on_far_ahead_of_what_is_committed(
+    make_partition: Make, sink: InOrder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(admission, "LEAD", 4)
+    one = await make_partition(sink=sink)
+    positions = [one.write(gap=number % 3) for number in range(8)]
+    await one.work(commit=False)
+    assert sink.applied == [position for position in positions if position < 4]
+    await one.crash()
+    say(one)
+    sink.applied.clear()
+    await one.work()
+    assert sink.applied == [position for position in positions if position < 4]
+    await one.settle()
+    assert sorted(sink.applied) == [OUTSIDE, *positions]
+    assert sink.applied.index(OUTSIDE) >= len([position for position in positions if position < 4])
 
 
 async def test_one_that_is_to_be_tried_again_blocks_its_key(make_partition: Make, sink: InOrder) -> None:

@@ -19,7 +19,7 @@ MOST = 2_000
 """Records that are admitted at once: the log waits for them."""
 
 LEAD = 20_000
-"""Offsets that the log may be read ahead of what is committed of it."""
+"""Offsets that the log may be worked on ahead of what is committed of it."""
 
 
 class Admission:
@@ -52,9 +52,14 @@ class Admission:
         return self._log_position >= self._catch_up
 
     @property
+    def limit(self) -> int:
+        """The offset from which on nothing of the log may be attempted before more of it is committed."""
+        return self._committed.get(self._log, 0) + LEAD
+
+    @property
     def is_ahead(self) -> bool:
-        """Whether no more of the log may be read before something is committed."""
-        return self._log_position >= self._committed.get(self._log, 0) + LEAD
+        """Whether the log was read up to there."""
+        return self._log_position >= self.limit
 
     def read_log(self, position: int) -> None:
         """The log was read up to an offset."""

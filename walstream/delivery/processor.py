@@ -209,6 +209,10 @@ class DeliveryProcessor:
         if not size:
             return
         records = fetch.take(size)
+        if self._admission is not None and records and records[-1].offset >= self._admission.limit:
+            within = [record for record in records if record.offset < self._admission.limit]
+            fetch.put_back(records[len(within) :])
+            records = within
         self._standing.name_suspect(records)
         refused: list[tuple[KafkaRecord, RecordRefused]] = []
         behind: list[tuple[Blocked, Entry]] = []
