@@ -483,8 +483,6 @@ async def test_a_delivery_keeps_the_rows(
     chance = random.Random(seed)
     sink = MemcachedSink(target(server.address))
     at = DeliveryPartition(tmp_path, sink=sink, fetch=7)
-    base = at.namespace.targets["base"].with_state()
-    at.namespace = at.namespace.model_copy(update={"targets": {**at.namespace.targets, "base": base}})
     await at.open()
     one, expected, begin = Target(sink, server), {name: Row() for name in "abc"}, at.now
     for _ in range(12):

@@ -87,7 +87,7 @@ class Admission:
     @property
     def next_due(self) -> int | None:
         """When something is to be tried, as `Parking.next_due`; None also where that waits for the admitted."""
-        if self._has_some and (self.is_promised or not self.is_sure):
+        if self.is_promised or (self._parking.admitted and not self.is_sure):
             return None
         return self._parking.next_due()
 

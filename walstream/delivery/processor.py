@@ -48,7 +48,7 @@ from walstream.wire import Record as KafkaRecord
 log = logging.getLogger(__name__)
 
 AGAIN = 0.1  # s, at most, after which what is not finished comes again, if the target is not left alone
-BLOCKED = 0.2  # s, after which a record from outside the log is looked at again whose key was blocked
+BLOCKED = 200_000  # µs, after which a record from outside the log is looked at again whose key was blocked
 GRAIN = 0.1  # s; where a rate bounds the target, what it allows in this time goes at once
 
 
@@ -287,7 +287,7 @@ class DeliveryProcessor:
         waits = self._waits(found.attempt)
         if not waits and (found.due == ADMITTED or self._parking.waits_for(found.attempt) is not None):
             return True
-        later = self._clock.now() + round(BLOCKED * 1e6)
+        later = self._clock.now() + BLOCKED
         self._parking.put_back(found, later if waits or not admission.has_caught_up else ADMITTED)
         return False
 
@@ -328,7 +328,7 @@ class DeliveryProcessor:
                 self._graveyard.bury_foreign(record, refusal, checkpoint)
                 continue
             if admission is not None and self._waits(attempt):
-                self._parking.schedule(record, now_us + round(BLOCKED * 1e6))
+                self._parking.schedule(record, now_us + BLOCKED)
             elif admission is not None and not admission.has(record.offset):
                 self._parking.schedule(record, now_us)
             else:
@@ -339,12 +339,11 @@ class DeliveryProcessor:
 
     async def _try_at_once(self, found: Sequence[tuple[KafkaRecord, Attempt]], checkpoint: Checkpoint) -> None:
         """Try what stood on the retry topic, as much as the target takes; the rest goes through the schedule."""
-        due, may_go = self._clock.now(), bool(found)
-        if self._admission is not None:
-            due = ADMITTED
-            # One that was not finished goes first: it may have the key of these.
-            may_go = may_go and self._admission.is_sure and not self._parking.admitted
-        size = self._size() if may_go else 0
+        admission = self._admission
+        due = self._clock.now() if admission is None else ADMITTED
+        # One of the admitted that was not finished goes first: it may have the key of these.
+        may_go = admission is None or (admission.is_sure and not self._parking.admitted)
+        size = self._size() if found and may_go else 0
         items = [Item(attempt.entry, attempt) for _, attempt in found[:size]]
         outcomes = await self._attempt(items, checkpoint) if items else []
         for number, (record, _) in enumerate(found):
