@@ -434,12 +434,17 @@ async def test_offsets_alone_are_committed_together(worker: Worker, monkeypatch:
     await worker.until(lambda: worker.broker.committed == 4)
 
 
-async def test_output_does_not_wait_with_the_offsets_before_it(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+async def hold_offsets(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have a record worked on that leaves nothing but its offset, which then waits for long."""
     monkeypatch.setattr(module, "OFFSETS_AGE", 60_000)
     worker.processor.output = False
     await worker.start()
     worker.fetch(0)
     await worker.until(lambda: worker.processor.seen == [0] and worker.task.state is State.IDLE)
+
+
+async def test_output_does_not_wait_with_the_offsets_before_it(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    await hold_offsets(worker, monkeypatch)
     worker.processor.output = True
     worker.fetch(1)
     await worker.until(lambda: worker.broker.committed == 2)
@@ -448,11 +453,7 @@ async def test_output_does_not_wait_with_the_offsets_before_it(worker: Worker, m
 
 
 async def test_a_close_commits_the_offsets_that_waited(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "OFFSETS_AGE", 60_000)
-    worker.processor.output = False
-    await worker.start()
-    worker.fetch(0)
-    await worker.until(lambda: worker.processor.seen == [0] and worker.task.state is State.IDLE)
+    await hold_offsets(worker, monkeypatch)
     await worker.task.close(5)
     assert worker.broker.transactions[0] == {"source": 1}
     assert worker.processor.closed == [True]
@@ -460,11 +461,7 @@ async def test_a_close_commits_the_offsets_that_waited(worker: Worker, monkeypat
 
 async def test_what_fails_takes_the_offsets_that_waited_along(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
     """They were worked on, and come again: nothing is committed of what a failed stretch was built on."""
-    monkeypatch.setattr(module, "OFFSETS_AGE", 60_000)
-    worker.processor.output = False
-    await worker.start()
-    worker.fetch(0)
-    await worker.until(lambda: worker.processor.seen == [0] and worker.task.state is State.IDLE)
+    await hold_offsets(worker, monkeypatch)
 
     async def fail() -> None:
         raise KafkaConnectionError
@@ -478,11 +475,7 @@ async def test_what_fails_takes_the_offsets_that_waited_along(worker: Worker, mo
 async def test_what_nobody_reads_does_not_keep_the_offsets_that_waited(
     worker: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "OFFSETS_AGE", 60_000)
-    worker.processor.output = False
-    await worker.start()
-    worker.fetch(0)
-    await worker.until(lambda: worker.processor.seen == [0] and worker.task.state is State.IDLE)
+    await hold_offsets(worker, monkeypatch)
     worker.gate.take()
     worker.task.offer(Fetch("source", 0, 1, 2, [batch(1, 1, unreadable=True)], 100, worker.gate.epoch))
     await worker.until(lambda: bool(worker.failed))
