@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
-import threading
 from collections.abc import Collection, Coroutine, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from walstream.client.asynchronous import CHUNK, AsyncClient
+from walstream.client.background import Background
 from walstream.client.batch import Places
 from walstream.client.receipt import Receipt
 from walstream.client.write import SOURCE, Headers, Moment, Payload, Span, Write
@@ -45,9 +44,7 @@ class Client:
         timeout: float = 10.0,
     ) -> None:
         self._client = AsyncClient(brokers, connection=connection, config=config, source=source, timeout=timeout)
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="walstream-client", daemon=True)
-        self._thread.start()
+        self._background = Background("walstream-client")
 
     def __enter__(self) -> Self:
         return self
@@ -154,15 +151,13 @@ class Client:
 
     def close(self) -> None:
         """Wait for the answers that are outstanding, and disconnect."""
-        if self._loop.is_closed():
+        if self._background.is_stopped:
             return
         self._run(self._client.close())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
+        self._background.stop()
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
-        if self._loop.is_closed():
+        if self._background.is_stopped:
             work.close()
             raise WalstreamError("the client is closed")
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+        return self._background.run(work)

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import threading
 import time
 from collections import Counter
-from collections.abc import Coroutine, Iterable
+from collections.abc import Iterable
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Self
 
 from walstream.admin import Partition
+from walstream.client.background import Background
 from walstream.client.batch import Batch
 from walstream.client.receipt import Durable
 from walstream.client.sender import Sender
 from walstream.errors import NotDurable
 from walstream.kafka import KafkaConnection
 from walstream.record import Message
-
-T = TypeVar("T")
 
 TIMEOUT = 30.0
 """Seconds within which a record is acknowledged, or counts as not written."""
@@ -49,11 +47,10 @@ class Publisher:
         self._sender = Sender(connection.aiokafka(), timeout=TIMEOUT)
         self._batches: dict[Batch, None] = {}  # those that are not known to be there yet, in their order
         self.acknowledged: dict[Partition, int] = {}
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="walstream-publisher", daemon=True)
+        self._background: Background
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        self._background = Background("walstream-publisher")
         return self
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
@@ -61,10 +58,8 @@ class Publisher:
             if kind is None:
                 self.flush()
         finally:
-            self._run(self._close())
-            self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join()
-            self._loop.close()
+            self._background.run(self._close())
+            self._background.stop()
 
     def write(self, records: Iterable[tuple[int, Message]]) -> None:
         """Hand records over, each with its partition; wait first while too many are not acknowledged.
@@ -74,7 +69,7 @@ class Publisher:
         NotDurable
             Something was not written, or may not be: of these, or of those before.
         """
-        self._run(self._write(records))
+        self._background.run(self._write(records))
 
     def flush(self) -> None:
         """Wait until all is acknowledged.
@@ -84,14 +79,15 @@ class Publisher:
         NotDurable
             Something was not written, or may not be.
         """
-        self._run(self._flush())
+        self._background.run(self._flush())
 
     async def _write(self, records: Iterable[tuple[int, Message]]) -> None:
         sender, batches, lanes = self._sender, self._batches, self._sender.lanes(self._topic, self._partitions)
+        clock = asyncio.get_running_loop().time
         while sender.full:
-            await sender.room(self._loop.time() + TIMEOUT)
+            await sender.room(clock() + TIMEOUT)
         add, topic = sender.add, self._topic
-        now, deadline = int(time.time() * 1000), self._loop.time() + TIMEOUT
+        now, deadline = int(time.time() * 1000), clock() + TIMEOUT
         for number, record in records:
             batches[add(lanes[number], topic, "", now, record.key, record.value, record.headers, deadline)] = None
         self._settle()
@@ -121,6 +117,3 @@ class Publisher:
         if failures:
             said = ", ".join(failures)
             raise NotDurable(f"{failures.total()} records were not written to {self._topic}, or may not be: {said}")
-
-    def _run(self, work: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
