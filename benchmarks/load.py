@@ -58,6 +58,11 @@ def mutation(number: int, rows: int) -> tuple[str, int, str]:
     return f"row-{number // rows:09d}", number % rows, random.Random(number).randbytes(50).hex()
 
 
+def stamped(number: int, rows: int, nanoseconds: int) -> tuple[str, int, str]:
+    """The same row, whose text is when it was written."""
+    return f"row-{number // rows:09d}", number % rows, str(nanoseconds)
+
+
 def records(shape: Shape, count: int, seed: int, first: int = 0) -> Iterator[tuple[bytes, bytes, Headers, bool]]:
     """Key, value, headers of each record, and whether it repeats an earlier one.
 
@@ -92,8 +97,7 @@ def records(shape: Shape, count: int, seed: int, first: int = 0) -> Iterator[tup
             ("trace", b"%016x" % rng.getrandbits(64)),
         ]
         if shape.rows:
-            row, seq, note = mutation(number, shape.rows)
-            note = str(nanoseconds) if shape.stamped else note
+            row, seq, note = stamped(number, shape.rows, nanoseconds) if shape.stamped else mutation(number, shape.rows)
             key, value = (
                 row.encode(),
                 orjson.dumps({"op": "put", "key": {"id": row, "seq": seq}, "set": {"note": note}}),
@@ -175,9 +179,9 @@ def fill(brokers: str, topic: str, shape: Shape, count: int, compression: str = 
         return sum(future.result() for future in futures)
 
 
-def write_paced(brokers: str, topic: str, shape: Shape, rate: float, seconds: float) -> None:
+def write_paced(brokers: str, topic: str, shape: Shape, rate: float, seconds: float, linger_ms: int = LINGER) -> None:
     """Write at a rate (records/s), a few records every millisecond; never the same ones again."""
-    target, answers = producer(brokers, "none", LINGER), Answers()
+    target, answers = producer(brokers, "none", linger_ms), Answers()
     source = records(shape, round(rate * seconds), time.time_ns())
     begun, sent, done = time.perf_counter(), 0, False
     while not done:
@@ -195,10 +199,10 @@ def write_paced(brokers: str, topic: str, shape: Shape, rate: float, seconds: fl
     target.flush(60)
 
 
-def paced(brokers: str, topic: str, shape: Shape, rate: float, seconds: float) -> Any:
+def paced(brokers: str, topic: str, shape: Shape, rate: float, seconds: float, linger_ms: int = LINGER) -> Any:
     """Start `write_paced` in a process of its own, so that it disturbs nobody's clock; join it."""
     process = multiprocessing.get_context("spawn").Process(
-        target=write_paced, args=(brokers, topic, shape, rate, seconds), daemon=True
+        target=write_paced, args=(brokers, topic, shape, rate, seconds, linger_ms), daemon=True
     )
     process.start()
     return process

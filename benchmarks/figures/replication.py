@@ -34,7 +34,9 @@ START_LIMIT = 120.0  # s
 WARM = 120.0  # s that are not counted: two JVMs compile for as long, and take a core for it
 FIRST = 100_000_000  # number of a row that is none of those measured
 WINDOW = 256  # rows that are looked for at a time
-LOOK = 0.005  # s between two looks; each takes the time of the Redis, and of this machine
+LOOKED_FOR = 200  # rows of those that are written in a second
+LOOK = 0.01  # s between two looks; each takes the time of the Redis, and of this machine
+GATHERED = 20  # ms, by the writer: librdkafka sends a request for each partition, which the two cores would spend on it
 
 MIRRORING = """\
 clusters = {name}, west
@@ -270,8 +272,8 @@ def _follow(
             time.sleep(0.05)
         before, servers = workers.usage()[0], both.cpu()
         psutil.cpu_percent()
-        writer = paced(both.east.brokers, east.ingress, shape, rate, seconds + WARM)
-        every = max(1, int(rate // 500))
+        writer = paced(both.east.brokers, east.ingress, shape, rate, seconds + WARM, GATHERED)
+        every = max(1, int(rate // LOOKED_FOR))
         found = look_for(client, range(0, round(rate * (seconds + WARM)), every), seconds + WARM + 60, workers.check)
         writer.join()
         lasted = seconds + WARM

@@ -1,4 +1,4 @@
-"""Checkpoints on a real Kafka: all of it or nothing, and never by one who was replaced."""
+"""Checkpoints on a real Kafka: all of it or nothing, and never by one who was replaced; by both protocols."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaConsumer
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaConnectionError, KafkaError
 from aiokafka.structs import TopicPartition
 
+from walstream.engine import protocol
 from walstream.engine.output import Output
 from walstream.engine.producer import TransactionalProducer
 
@@ -67,8 +68,20 @@ class Cluster:
             await consumer.stop()
 
 
-@pytest.fixture
-async def cluster(brokers: str, prefix: str) -> AsyncIterator[Cluster]:
+def speak(patch: pytest.MonkeyPatch, version: int) -> None:
+    """Let the cluster say that it speaks this transaction protocol; it understands both."""
+
+    async def features(_client: Any) -> dict[str, int]:
+        return {protocol.FEATURE: version}
+
+    patch.setattr(protocol, "features", features)
+
+
+@pytest.fixture(params=[1, 2], ids=["first protocol", "second protocol"])
+async def cluster(
+    brokers: str, prefix: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Cluster]:
+    speak(monkeypatch, request.param)
     cluster = Cluster(brokers, prefix)
     yield cluster
     await cluster.close()
@@ -161,3 +174,53 @@ async def test_an_abandoned_producer_sends_nothing_and_is_quick(cluster: Cluster
         await committing
     await cluster.owner()
     assert await cluster.values(out) == []
+
+
+async def test_a_lost_answer_changes_nothing(
+    cluster: Cluster, make_topic: MakeTopic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, out = TopicPartition(make_topic("source"), 0), make_topic("out")
+    owner = await cluster.owner()
+    send, lost = owner._client.send, dict[str, int]()
+
+    async def lose(node: int, request: Any, **options: Any) -> Any:
+        answer = await send(node, request, **options)
+        kind = type(request).__name__
+        lost[kind] = lost.get(kind, 0) + 1
+        if lost[kind] % 2:
+            raise KafkaConnectionError("the answer is lost")
+        return answer
+
+    monkeypatch.setattr(owner._client, "send", lose)
+    for number, value in enumerate((b"a", b"b", b"c"), 1):
+        await owner.commit({(out, 0): batches(owner, value)}, {source: number}, cluster.group)
+    assert {"ProduceRequest", "TxnOffsetCommitRequest", "EndTxnRequest"} <= lost.keys()
+    assert await cluster.values(out) == [b"a", b"b", b"c"]
+    consumer = await cluster.consumer(group_id=cluster.group)
+    assert await consumer.committed(source) == 3
+
+
+async def test_an_owner_may_speak_another_protocol_than_the_one_before(
+    brokers: str, prefix: str, make_topic: MakeTopic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, out = TopicPartition(make_topic("source"), 0), make_topic("out")
+    cluster = Cluster(brokers, prefix)
+    for number, version in enumerate((1, 2, 1, 2), 1):
+        speak(monkeypatch, version)
+        owner = await cluster.owner()
+        for half in (b"a", b"b"):
+            value = b"%d%b" % (number, half)
+            await owner.commit({(out, 0): batches(owner, value)}, {source: number}, cluster.group)
+        await owner.write({(out, 0): batches(owner, b"half")}, {source: 99}, cluster.group)
+    await cluster.owner()
+    assert await cluster.values(out) == [b"%d%b" % (number, half) for number in (1, 2, 3, 4) for half in (b"a", b"b")]
+    consumer = await cluster.consumer(group_id=cluster.group)
+    assert await consumer.committed(source) == 4
+    await cluster.close()
+
+
+async def test_a_cluster_tells_its_features(brokers: str, prefix: str) -> None:
+    cluster = Cluster(brokers, prefix)
+    owner = await cluster.owner()
+    assert (await protocol.features(owner._client))[protocol.FEATURE] == protocol.SECOND
+    await cluster.close()

@@ -1,7 +1,8 @@
 """The transactional producer of one task. Its transactional id belongs to the partition, so a new owner fences the old.
 
 It speaks the protocol itself, over aiokafka's connections: a checkpoint is known as a whole when it is committed, and
-five requests one behind the other cost a third of what a producer does that must be ready for anything.
+five requests one behind the other cost a third of what a producer does that must be ready for anything. Where the
+cluster speaks the second transaction protocol (`protocol`), they are three.
 
 A producer that met any error is thrown away: what was to be sent must never be sent later, and the next producer of the
 same id learns from Kafka whether the last transaction took place.
@@ -35,6 +36,7 @@ from aiokafka.protocol.transaction import (
 )
 from aiokafka.structs import TopicPartition
 
+from walstream.engine import protocol
 from walstream.engine.clock import Clock
 from walstream.wire.builder import BatchBuilder
 
@@ -85,8 +87,10 @@ class TransactionalProducer:
             retry_backoff_ms=round(RETRY * 1_000),
         )
         self._id = self._epoch = -1
+        self._second = False  # whether it is the second protocol that is spoken
         self._sequences: defaultdict[At, int] = defaultdict(int)
         self._coordinators: dict[CoordinationType, int] = {}
+        self._learning: asyncio.Future[Any] | None = None
         self._closed = False
 
     async def start(self) -> None:
@@ -94,6 +98,7 @@ class TransactionalProducer:
         try:
             async with asyncio.timeout(START_TIMEOUT):
                 await self._client.bootstrap()
+                self._second = (await protocol.features(self._client)).get(protocol.FEATURE, 0) >= protocol.SECOND
                 await self._persist(self._fence)
         except BaseException:
             await self.abandon()
@@ -128,11 +133,17 @@ class TransactionalProducer:
         self, batches: Mapping[At, list[BatchBuilder]], offsets: Mapping[TopicPartition, int], group: str
     ) -> dict[At, list[int]]:
         """Write batches and offsets, every one of which is answered, and leave the transaction open; see `commit`."""
+        if self._second:
+            # One behind the other: each changes the transaction, and of two changes at a time one is refused.
+            placed = await self._produce(batches)
+            if offsets:
+                await self._persist(lambda: self._commit_offsets(offsets, group))
+            return placed
         if batches:
             await self._persist(lambda: self._add_partitions(batches))
         if not offsets:
             return await self._produce(batches)
-        beside = asyncio.create_task(self._commit_offsets(offsets, group))
+        beside = asyncio.create_task(self._add_offsets(offsets, group))
         try:
             placed = await self._produce(batches)
             await beside
@@ -146,6 +157,8 @@ class TransactionalProducer:
         """Throw the producer away."""
         if not self._closed:
             self._closed = True
+            if self._learning is not None:
+                self._learning.cancel()
             with contextlib.suppress(Exception):
                 await asyncio.wait_for(self._client.close(), 1)
 
@@ -165,25 +178,32 @@ class TransactionalProducer:
         answer = await self._coordinate(CoordinationType.TRANSACTION, self.transactional_id, request)
         _check(code for _, errors in answer.errors for _, code in errors)
 
-    async def _commit_offsets(self, offsets: Mapping[TopicPartition, int], group: str) -> None:
+    async def _add_offsets(self, offsets: Mapping[TopicPartition, int], group: str) -> None:
         async def add() -> None:
             request = AddOffsetsToTxnRequest(self.transactional_id, self._id, self._epoch, group)
             answer = await self._coordinate(CoordinationType.TRANSACTION, self.transactional_id, request)
             _check([answer.error_code])
 
-        async def commit() -> None:
-            topics = _by_topic((topic, (partition, offset, "")) for (topic, partition), offset in offsets.items())
-            request = TxnOffsetCommitRequest(self.transactional_id, group, self._id, self._epoch, topics)
-            answer = await self._coordinate(CoordinationType.GROUP, group, request)
-            _check(code for _, errors in answer.errors for _, code in errors)
-
         await self._persist(add)
-        await self._persist(commit)
+        await self._persist(lambda: self._commit_offsets(offsets, group))
+
+    async def _commit_offsets(self, offsets: Mapping[TopicPartition, int], group: str) -> None:
+        topics = _by_topic((topic, (partition, offset, "")) for (topic, partition), offset in offsets.items())
+        request = protocol.TxnOffsetCommitRequest if self._second else TxnOffsetCommitRequest
+        answer = await self._coordinate(
+            CoordinationType.GROUP, group, request(self.transactional_id, group, self._id, self._epoch, topics)
+        )
+        _check(code for _, errors, *_ in answer.errors for _, code, *_ in errors)
 
     async def _end(self) -> None:
-        request = EndTxnRequest(self.transactional_id, self._id, self._epoch, True)
+        request: Any = EndTxnRequest(self.transactional_id, self._id, self._epoch, True)
+        if self._second:
+            request = protocol.EndTxnRequest(self.transactional_id, self._id, self._epoch)
         answer = await self._coordinate(CoordinationType.TRANSACTION, self.transactional_id, request)
         _check([answer.error_code])
+        if self._second:
+            self._id, self._epoch = answer.producer_id, answer.producer_epoch
+            self._sequences.clear()  # they begin again with each epoch
 
     async def _coordinate(self, kind: CoordinationType, key: str, request: Any) -> Any:
         node = self._coordinators.get(kind)
@@ -227,18 +247,32 @@ class TransactionalProducer:
         return placed
 
     async def _leader(self, at: At) -> int:
-        await self._client._wait_on_metadata(at[0])
+        if self._client.cluster.partitions_for_topic(at[0]) is None:
+            await self._learn(at[0])
         leader = self._client.cluster.leader_for_partition(TopicPartition(*at))
         if leader is None or leader == -1:
             raise LeaderNotAvailableError(f"{at[0]}-{at[1]}")
         return int(leader)
 
+    async def _learn(self, topic: str) -> None:
+        """Ask for a topic's leaders. aiokafka would wait for ever where its client is closed meanwhile."""
+        self._learning = asyncio.ensure_future(self._client._wait_on_metadata(topic))
+        try:
+            await self._learning
+        except asyncio.CancelledError:
+            if self._closed:
+                raise ProducerClosed from None
+            raise
+
     async def _send(self, node: int, batches: Mapping[At, bytes]) -> list[tuple[At, int, int]]:
         """Send batches to one broker; for each its error's code, and the offset of its first record."""
         topics = _by_topic((topic, (partition, batch)) for (topic, partition), batch in batches.items())
         sent = self._clock.boot()
-        answer = await self._client.send(node, ProduceRequest(self.transactional_id, -1, REQUEST_TIMEOUT, topics))
-        parts = [(topic, part) for topic, parts in answer.topics for part in parts]
+        request: Any = ProduceRequest(self.transactional_id, -1, REQUEST_TIMEOUT, topics)
+        if self._second:
+            request = protocol.ProduceRequest(self.transactional_id, REQUEST_TIMEOUT, topics)
+        answer = await self._client.send(node, request)
+        parts = [(topic, part) for topic, parts, *_ in answer.topics for part in parts]
         appended = max(part[3] for _, part in parts)
         if appended >= 0:  # topics with the producers' times have no append time to tell
             self._clock.witness(appended, sent, node)
