@@ -28,6 +28,9 @@ from walstream.errors import RecordRefused
 TYPE = "walstream.mutation"
 """The CloudEvents type of a record whose payload is a mutation."""
 CONTENT_TYPE = "application/json"
+Op = Literal["put", "delete"]
+Parts = tuple[Op, str | None, dict[str, Any], dict[str, Any]]
+"""What a `Mutation` is made of."""
 
 _WORDS = frozenset({"op", "table", "key", "set"})
 # What nothing has to be looked up about: a key column of these, and another column that may be null as well.
@@ -52,7 +55,7 @@ class Mutation:
         The other columns, of a put.
     """
 
-    op: Literal["put", "delete"]
+    op: Op
     table: str | None
     key: dict[str, Any]
     set: dict[str, Any] = field(default_factory=dict)
@@ -104,6 +107,17 @@ def parse_mutation(payload: bytes | None) -> Mutation:
     RecordRefused
         It is not a mutation; the code is ``bad-mutation``.
     """
+    return Mutation(*mutation_parts(payload))
+
+
+def mutation_parts(payload: bytes | None) -> Parts:
+    """Read a payload as `parse_mutation` does, for who needs no object: to make one takes as long as to read JSON.
+
+    Raises
+    ------
+    RecordRefused
+        As of `parse_mutation`.
+    """
     if payload is None:
         raise _refused("the payload is null")
     try:
@@ -112,7 +126,7 @@ def parse_mutation(payload: bytes | None) -> Mutation:
         raise _refused(f"the payload is not JSON: {error}") from None
     if type(members) is not dict:
         raise _refused("the payload is not a JSON object")
-    plain = _plain_mutation(members)
+    plain = _plain_parts(members)
     if plain is not None:
         return plain
     if _has_float(members):
@@ -137,10 +151,12 @@ def parse_mutation(payload: bytes | None) -> Mutation:
         raise _refused("a delete removes the row, so it has no set")
     elif type(changes) is not dict:
         raise _refused("set is not an object of columns")
-    return _checked(Mutation(op, members.get("table"), key, changes))
+    table = members.get("table")
+    _check(table, key, changes)
+    return op, table, key, changes
 
 
-def _plain_mutation(members: dict[str, Any]) -> Mutation | None:
+def _plain_parts(members: dict[str, Any]) -> Parts | None:
     """The common kind, in which nothing is wrong: texts, whole numbers, truth values and nulls. None: look closer."""
     get = members.get
     op, table, key, changes = get("op"), get("table"), get("key"), get("set")
@@ -165,11 +181,15 @@ def _plain_mutation(members: dict[str, Any]) -> Mutation | None:
         or not key.keys().isdisjoint(changes)
     ):
         return None
-    return Mutation(op, table, key, changes)
+    return op, table, key, changes
 
 
 def _checked(mutation: Mutation) -> Mutation:
-    table, key, changes = mutation.table, mutation.key, mutation.set
+    _check(mutation.table, mutation.key, mutation.set)
+    return mutation
+
+
+def _check(table: Any, key: dict[str, Any], changes: dict[str, Any]) -> None:
     if table is not None and (not isinstance(table, str) or not table):
         raise _refused("table is not the name of a table")
     if not key:
@@ -182,7 +202,6 @@ def _checked(mutation: Mutation) -> Mutation:
     if not key.keys().isdisjoint(changes):
         twice = ", ".join(sorted(key.keys() & changes.keys()))
         raise _refused(f"in key and in set: {twice}; a key column cannot be changed")
-    return mutation
 
 
 def _refused(reason: str) -> RecordRefused:
@@ -293,7 +312,7 @@ class KeyTemplate:
     then kept in one order, which is right, and slower.
     """
 
-    __slots__ = ("_parts", "columns", "template")
+    __slots__ = ("_parts", "_pattern", "columns", "template")
 
     def __init__(self, template: str) -> None:
         self.template = template
@@ -308,6 +327,7 @@ class KeyTemplate:
                 f"{template!r} is not a key template: {error}; write columns in braces, such as {{carrier}}-{{flight}}"
             ) from None
         self._parts = tuple(parts)
+        self._pattern = "".join(text.replace("%", "%%") + ("" if column is None else "%s") for text, column in parts)
         self.columns = tuple(column for _, column in parts if column is not None)
         if not self.columns:
             raise ValueError(f"{template!r} names no column, so that all rows would have one key")
@@ -326,13 +346,13 @@ class KeyTemplate:
             A column of the template is missing, or is a collection; the code is ``bad-key``.
         """
         texts = []
-        for text, column in self._parts:
-            texts.append(text)
-            if column is not None:
-                if column not in key_columns:
-                    raise RecordRefused("bad-key", f"the row has no key column {column!r}, which {self.template} needs")
-                texts.append(render_value(column, key_columns[column]))
-        return "".join(texts).encode()
+        for column in self.columns:
+            if column not in key_columns:
+                raise RecordRefused("bad-key", f"the row has no key column {column!r}, which {self.template} needs")
+            value = key_columns[column]
+            kind = type(value)
+            texts.append(value if kind is str else str(value) if kind is int else render_value(column, value))
+        return (self._pattern % tuple(texts)).encode()
 
     def __repr__(self) -> str:
         return f"KeyTemplate({self.template!r})"

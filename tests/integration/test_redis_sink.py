@@ -7,7 +7,7 @@ import json
 import logging
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -20,8 +20,10 @@ from walstream.connections import RedisConnection
 from walstream.entry import Entry
 from walstream.errors import SinkError
 from walstream.mutation import Mutation, delete, put
-from walstream.sinks.base import APPLIED, SKIPPED, TARGET_DOWN, Dead, Sink, SinkContext
+from walstream.sinks.base import APPLIED, SKIPPED, TARGET_DOWN, Applied, Dead, Retry, Sink, SinkContext, Skipped
 from walstream.sinks.redis import RedisOptions, RedisSink
+from walstream.sinks.redis import sink as redis_sink
+from walstream.sinks.redis.call import BYTES, ROWS
 from walstream.sinks.redis.rows import Rows, marks_key
 from walstream.sinks.redis.script import LUA
 from walstream.testing.conformance import SinkConformance, entry
@@ -202,19 +204,24 @@ HISTORY = st.lists(
 def test_any_order_and_repetition_ends_as_the_order_of_time(
     redis: Redis, value: str, history: list[dict[str, str | None] | None], data: st.DataObject
 ) -> None:
-    rows = Rows("any:{k}", value, None, REMEMBER)
+    rows = Rows("any:{k}", value, None)
+    form = rows.form.encode()
     entries = [gone(time) if columns is None else row(time, **columns) for time, columns in enumerate(history)]
     again = data.draw(st.lists(st.sampled_from(entries), max_size=6))
     script = redis.register_script(LUA)
 
-    def write(order: Sequence[Entry]) -> tuple[Any, Any]:
+    def write(order: Sequence[Entry], share: int = 1) -> tuple[Any, Any]:
         redis.delete("any:a", marks_key(b"any:a"))
-        for item in order:
-            if (arguments := rows.arguments(item)) is not None:
-                script(keys=arguments[:2], args=arguments[2:])
+        calls = [arguments for item in order if (arguments := rows.arguments(item)) is not None]
+        for first in range(0, len(calls), share):
+            together = calls[first : first + share]
+            script(
+                keys=[key for row in together for key in row[:2]],
+                args=[form, REMEMBER, *(text for row in together for text in row[2:])],
+            )
         return look(redis, "any:a", value), redis.hgetall(marks_key(b"any:a"))
 
-    found = write(data.draw(st.permutations(entries + again)))
+    found = write(data.draw(st.permutations(entries + again)), data.draw(st.integers(1, 5)))
     assert found == write(entries)
     expected: dict[str, str | None] = {}
     for columns in history:
@@ -454,15 +461,170 @@ async def test_a_batch_is_one_round_trip_on_one_connection(server: Server, redis
         assert await writing == [APPLIED] * 500
 
 
-async def test_a_cluster_finds_both_keys_in_one_place(make_redis: MakeServer) -> None:
+# Rows that share a call
+
+
+@contextmanager
+def calls(redis: Redis) -> Iterator[list[int]]:
+    """How many calls of a script there were, in the list when it is over."""
+    found: list[int] = []
+    redis.config_resetstat()
+    yield found
+    statistics: Any = redis.info("commandstats")
+    found.append(statistics.get("cmdstat_evalsha", {"calls": 0})["calls"])
+
+
+async def test_rows_share_calls_that_are_bounded(server: Server, redis: Redis) -> None:
+    async with opened(target(server.address, "json")) as sink:
+        with calls(redis) as small:
+            assert await sink.write([row(i, f"r{i}", v=i) for i in range(2 * ROWS + 1)]) == [APPLIED] * (2 * ROWS + 1)
+        assert small == [3]
+        with calls(redis) as large:
+            assert await sink.write([row(9, f"r{i}", v="x" * BYTES) for i in range(3)]) == [APPLIED] * 3
+        assert large == [3]
+        assert look(redis, key_of(sink, "r200"), "json") == {"k": "r200", "v": 200}
+        assert look(redis, key_of(sink, "r2"), "json") == {"k": "r2", "v": "x" * BYTES}
+
+
+@pytest.mark.parametrize("value", FORMS)
+async def test_rows_of_one_key_in_one_call_take_effect_in_order(server: Server, redis: Redis, value: str) -> None:
+    async with opened(target(server.address, value)) as sink:
+        batch = [row(1, v="1"), row(1, "b", v="b"), row(3, v="3"), row(2, v="2"), gone(4), row(5, v="5"), row(5, v="5")]
+        with calls(redis) as made:
+            found = await sink.write(batch)
+        assert found == [APPLIED, APPLIED, APPLIED, SKIPPED, APPLIED, APPLIED, SKIPPED]
+        assert made == [1]
+        assert look(redis, key_of(sink), value) == ("5" if value == "v" else {"k": "a", "v": "5"})
+
+
+@pytest.mark.parametrize("value", FORMS)
+async def test_a_row_that_cannot_be_leaves_others_of_its_call_alone(server: Server, redis: Redis, value: str) -> None:
+    async with opened(target(server.address, value)) as sink:
+        redis.lpush(key_of(sink, "theirs"), "x")
+        redis.set(marks_key(key_of(sink, "marked").encode()), "x")
+        await sink.write([row(2, "newer", v=2)])
+        batch = [row(1, "a", v=1), row(1, "theirs", v=1), gone(1, "newer"), row(1, "newer", v=1), row(1, "marked", v=1)]
+        with calls(redis) as made:
+            found = await sink.write([*batch, gone(2, "theirs"), row(1, "z", v=1)])
+        assert made == [1]
+        assert [type(outcome) for outcome in found] == [Applied, Dead, Applied, Skipped, Dead, Dead, Applied]
+        assert [name in repr(found[i]) for i, name in ((1, ":theirs is a list"), (4, ":marked} is a string"))] == [
+            True
+        ] * 2
+        for name in "az":
+            assert look(redis, key_of(sink, name), value) == ("1" if value == "v" else look_like(value, name))
+        assert redis.exists(key_of(sink, "marked")) == 0
+
+
+def look_like(value: str, name: str) -> Any:
+    return {"k": name, "v": 1 if value == "json" else "1"}
+
+
+async def test_no_memory_is_for_puts_alone(server: Server, redis: Redis) -> None:
+    async with opened(target(server.address, "hash")) as sink:
+        await sink.write([row(1, name, v=1) for name in "abc"])
+        redis.config_set("maxmemory", 1)
+        try:
+            # A delete lets a script write, and must not let the puts behind it through.
+            with calls(redis) as made:
+                found = await sink.write(
+                    [gone(2, "a"), row(3, "a", v=3), row(0, "b", v=0), row(2, "b", v=2), gone(2, "c")]
+                )
+            assert made == [1]
+            assert [type(outcome) for outcome in found] == [Applied, Retry, Skipped, Retry, Applied]
+            assert "OutOfMemoryError" in repr(found[1])
+        finally:
+            redis.config_set("maxmemory", 0)
+        assert look(redis, key_of(sink, "b"), "hash") == {"k": "b", "v": "1"}
+        assert redis.exists(key_of(sink, "a"), key_of(sink, "c")) == 0
+        assert await sink.write([row(3, "a", v=3), row(2, "b", v=2)]) == [APPLIED] * 2
+
+
+async def test_an_error_of_a_call_is_one_of_each_row(server: Server, redis: Redis) -> None:
+    async with opened(target(server.address, "json")) as sink:
+        await sink.write([row(1, v=1)])
+        redis.replicaof("127.0.0.1", 1)
+        try:
+            with pytest.raises(exceptions.ReadOnlyError) as caught:
+                await sink.write([row(i, f"r{i}", v=i) for i in range(ROWS + 1)])
+            assert sink.verdict(caught.value) is TARGET_DOWN
+            with calls(redis) as made:
+                found = await sink.write([*(row(2, f"r{i}", v=i) for i in range(ROWS)), row(1, v=1)])
+        finally:
+            redis.replicaof("NO", "ONE")
+        assert made == [2 + 32]  # by a new connection
+        assert [type(outcome) for outcome in found] == [Retry] * ROWS + [Skipped]
+        assert await sink.write([row(2, f"r{i}", v=i) for i in range(ROWS)]) == [APPLIED] * ROWS
+
+
+async def test_a_write_that_does_nothing_is_not_replicated(server: Server, redis: Redis) -> None:
+    async with opened(target(server.address, "json")) as sink:
+        batch = [row(1, "a", v=1), row(1, "b", v=1)]
+        await sink.write(batch)
+        before: Any = redis.info("persistence")
+        assert await sink.write(batch) == [SKIPPED] * 2
+        after: Any = redis.info("persistence")
+        assert after["rdb_changes_since_last_save"] == before["rdb_changes_since_last_save"]
+
+
+async def test_each_row_has_its_own_call_where_the_server_does_not_say_what_it_is(server: Server, redis: Redis) -> None:
+    redis.acl_setuser("writer", enabled=True, nopass=True, keys=["*"], commands=["+@all", "-info"])
+    words = {"username": "writer", "password": {"env": "REDIS_SECRET"}}
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("REDIS_SECRET", "any")
+            async with opened(target(server.address, "json", **words)) as sink:
+                await sink.write([row(0, v=0)])
+                with calls(redis) as made:
+                    found = await sink.write([row(1, v=1), row(1, "b", v=1), row(0, v=0)])
+        assert (made, found) == ([3], [APPLIED, APPLIED, SKIPPED])
+    finally:
+        redis.acl_deluser("writer")
+
+
+async def test_a_new_connection_may_lead_elsewhere(server: Server, redis: Redis) -> None:
+    async with (
+        Proxy(server.address.host, server.address.port) as proxy,
+        opened(target(proxy.address, "json")) as sink,
+    ):
+        with calls(redis) as made:
+            await sink.write([row(0, v=0), row(0, "b", v=0)])
+        assert made == [1]
+        proxy.reset()
+        with calls(redis) as again:
+            assert await sink.write([row(1, v=1), row(1, "b", v=1)]) == [APPLIED] * 2
+        assert again == [32 + 1]
+
+
+@pytest.fixture(scope="module")
+def cluster(make_redis: MakeServer) -> Address:
+    """A cluster of one."""
     own: Address = make_redis("--cluster-enabled", "yes").address
     with Redis(port=own.port) as client:
         client.execute_command("CLUSTER ADDSLOTSRANGE", 0, 16383)
-        await asyncio.to_thread(
-            wait_until, lambda: client.execute_command("CLUSTER INFO")["cluster_state"] == "ok", 30, "the cluster is up"
-        )
-        async with opened(target(own, "json")) as sink:
+        wait_until(lambda: client.execute_command("CLUSTER INFO")["cluster_state"] == "ok", 30, "the cluster is up")
+    return own
+
+
+async def test_a_cluster_finds_both_keys_in_one_place(cluster: Address) -> None:
+    with Redis(port=cluster.port) as client:
+        async with opened(target(cluster, "json")) as sink:
             names = ["a", "a}b", "}{", "{}", "{}a", "{tag}rest", "{a{b}c", "{", ""]
-            assert await sink.write([row(0, name, v=1) for name in names]) == [APPLIED] * len(names)
+            with calls(client) as made:
+                assert await sink.write([row(0, name, v=1) for name in names]) == [APPLIED] * len(names)
+            assert made == [len(names)]
             for name in names:
                 assert look(client, key_of(sink, name), "json") == {"k": name, "v": 1}
+
+
+async def test_a_server_that_turns_out_to_be_a_cluster(cluster: Address, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def wrong(*_: Any) -> bool:
+        return True
+
+    monkeypatch.setattr(redis_sink, "is_one_server", wrong)
+    with Redis(port=cluster.port) as client:
+        async with opened(target(cluster, "json")) as sink:
+            assert await sink.write([row(1, name, v=1) for name in "abc"] + [row(0, v=0)]) == [APPLIED] * 3 + [SKIPPED]
+            with calls(client) as made:
+                assert await sink.write([row(2, name, v=2) for name in "abc"]) == [APPLIED] * 3
+            assert made == [3]

@@ -144,5 +144,5 @@ def test_a_closer_look_changes_nothing(payload: bytes) -> None:
 
     at_once = result()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(mutation, "_plain_mutation", lambda _: None)
+        patch.setattr(mutation, "_plain_parts", lambda _: None)
         assert result() == at_once

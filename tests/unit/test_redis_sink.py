@@ -11,16 +11,21 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from redis import exceptions
 from redis._parsers.base import BaseParser
+from redis.asyncio.connection import Connection
+from redis.exceptions import ResponseError
 
 from walstream.connections import RedisConnection
 from walstream.entry import Entry
 from walstream.errors import ConfigurationError, RecordRefused
 from walstream.mutation import Mutation, delete, put
 from walstream.namespace import Namespace
-from walstream.sinks.base import DEAD, RETRY, TARGET_DOWN, SinkContext, Verdict
+from walstream.sinks.base import APPLIED, DEAD, RETRY, SKIPPED, TARGET_DOWN, SinkContext, Verdict
 from walstream.sinks.redis import RedisOptions, RedisSink
+from walstream.sinks.redis.call import BYTES, ROWS, call, pack, read, shares
+from walstream.sinks.redis.place import KEYS as ASKED
+from walstream.sinks.redis.place import is_one_server
 from walstream.sinks.redis.rows import Rows, marks_key, slot
-from walstream.sinks.redis.script import COLUMNS_MAX, time_text
+from walstream.sinks.redis.script import COLUMNS_MAX, SHA, time_text
 from walstream.testing.conformance import TIME_0, entry
 from walstream.units import HOUR
 
@@ -33,7 +38,7 @@ def log(mutation: Mutation, **words: Any) -> Entry:
 
 
 def arguments(mutation: Mutation, value: str, key: str = "flight:{flight}", table: str | None = None) -> Any:
-    return Rows(key, value, table, 1000).arguments(log(mutation))
+    return Rows(key, value, table).arguments(log(mutation))
 
 
 # Braces that lead somewhere, nowhere, and to nothing.
@@ -70,30 +75,68 @@ def test_a_put_as_arguments() -> None:
     keys = [b"flight:UA1", b"walstream:{flight:UA1}"]
     time = b"1%019d" % TIME_0
     assert arguments(row, "hash") == [
-        *keys, b"hash", b"put", time, b"1000", b"flight", b"=UA1", b"gate", b"=D4", b"at", b"",
+        *keys, time + b"5", b"flight", b"=UA1", b"gate", b"=D4", b"at", b"",
         b"on_time", b"=true", b"miles", '=[1,{"a":"ü"}]'.encode(),
     ]  # fmt: skip
-    assert arguments(row, "json")[6:10] == [b'"flight"', b'="UA1"', b'"gate"', b'="D4"']
-    assert arguments(row, "gate") == [*keys, b"column", b"put", time, b"1000", b"gate", b"=D4"]
-    assert arguments(row, "at")[6:] == [b"at", b""]
-    assert arguments(row, "flight")[6:] == [b"flight", b"=UA1"]
+    assert arguments(row, "json")[:7] == [*keys, time + b"5", b'"flight"', b'="UA1"', b'"gate"', b'="D4"']
+    assert arguments(row, "gate") == [*keys, time + b"1", b"gate", b"=D4"]
+    assert arguments(row, "at")[3:] == [b"at", b""]
+    assert arguments(row, "flight")[3:] == [b"flight", b"=UA1"]
     assert arguments(row, "elsewhere") is None
 
 
 def test_every_digit_stays() -> None:
     payload = b'{"op":"put","key":{"flight":1},"set":{"a":123456789012345678901234567890,"b":0.1234567890123456789}}'
-    found = Rows("{flight}", "json", None, 1).arguments(entry(0, key=b"1", payload=payload, type="walstream.mutation"))
+    found = Rows("{flight}", "json", None).arguments(entry(0, key=b"1", payload=payload, type="walstream.mutation"))
     assert found is not None
-    assert found[6:] == [
+    assert found[3:] == [
         b'"flight"', b"=1", b'"a"', b"=123456789012345678901234567890", b'"b"', b"=0.1234567890123456789",
     ]  # fmt: skip
 
 
 @pytest.mark.parametrize("value", ["json", "hash", "gate"])
 def test_a_delete_as_arguments(value: str) -> None:
-    form = value.replace("gate", "column").encode()
     found = arguments(delete(key={"flight": "UA1"}), value)
-    assert found == [b"flight:UA1", b"walstream:{flight:UA1}", form, b"delete", b"1%019d" % TIME_0, b"1000"]
+    assert found == [b"flight:UA1", b"walstream:{flight:UA1}", b"1%019d" % TIME_0]
+
+
+# Rows that share a call
+
+ROW = [b"k", b"m", b"t", b"c", b"=v"]
+
+
+@given(st.lists(st.lists(st.binary(max_size=9) | st.integers(0, 2 * BYTES).map(bytes), min_size=3, max_size=9)))
+def test_a_call_is_bounded_and_rows_stay_in_order(rows: list[list[bytes]]) -> None:
+    found = list(shares(rows))
+    assert [row for share in found for row in share] == rows
+    for share in found:
+        assert len(share) == 1 or len(pack([text for row in share for text in row])) < 2 * BYTES
+        assert len(share) == 1 or sum(len(text) for row in share for text in row) <= BYTES
+
+
+def test_a_call_has_so_many_rows() -> None:
+    assert [len(share) for share in shares([ROW] * (2 * ROWS + 1))] == [ROWS, ROWS, 1]
+    assert [len(share) for share in shares([[b"", b"", b"1", *[b""] * 2 * COLUMNS_MAX]] * 3)] == [1, 1, 1]
+    assert list(shares([])) == []
+
+
+@given(st.lists(st.binary(max_size=2_000), min_size=1))
+def test_a_command_is_what_the_library_makes_of_it(arguments: list[bytes]) -> None:
+    assert pack([b"SET", *arguments]) == b"".join(Connection().pack_command(b"SET", *arguments))
+
+
+def test_a_call_as_it_is_sent() -> None:
+    other = [b"k2", b"m2", b"t2"]
+    expected = [b"EVALSHA", SHA, b"4", b"k", b"m", b"k2", b"m2", b"json", b"1000", b"t", b"c", b"=v", b"t2"]
+    assert call([ROW, other], b"json", b"1000") == pack(expected)
+
+
+def test_what_an_answer_says_of_each_row() -> None:
+    error, other = ResponseError("WRONGTYPE a"), ResponseError("WRONGTYPE b")
+    assert read([b"10-1-", error, other], 5) == [APPLIED, SKIPPED, error, APPLIED, other]
+    assert read(error, 3) == [error] * 3
+    with pytest.raises(ValueError, match="answers for 1 rows"):
+        read([b"1"], 2)
 
 
 @pytest.mark.parametrize(
@@ -114,7 +157,48 @@ def test_what_it_cannot_take(mutation: Mutation, words: Any, code: str) -> None:
 
 def test_only_mutations() -> None:
     with pytest.raises(RecordRefused, match="its type is test"):
-        Rows("{flight}", "json", None, 1).arguments(entry(0, key=b"k", payload=b"{}"))
+        Rows("{flight}", "json", None).arguments(entry(0, key=b"k", payload=b"{}"))
+
+
+# Where rows may share a call
+
+ONE = b"standalone 1f"
+
+
+class Server:
+    """What answers to the question where keys are."""
+
+    def __init__(self, answers: list[Any]) -> None:
+        self.answers = iter([b"sha", *answers])
+
+    async def send_packed_command(self, command: bytes) -> None:
+        assert command.count(b"EVALSHA") == ASKED
+        assert b"\r\nflight:0\r\n" in command
+
+    async def read_response(self) -> Any:
+        answer = next(self.answers)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+@pytest.mark.parametrize(
+    ("answers", "is_one"),
+    [
+        ([ONE] * ASKED, True),
+        ([b"cluster 1f"] * ASKED, False),
+        ([b"sentinel 1f"] * ASKED, False),
+        ([*[ONE] * (ASKED - 1), b"standalone 2f"], False),  # a proxy, by the keys' names
+        ([b"standalone 2f", *[ONE] * (ASKED - 1)], False),
+        ([*[ONE] * (ASKED - 1), ResponseError("ERR no")], False),
+        ([ResponseError("ERR no")] * ASKED, False),
+        ([1] * ASKED, False),
+    ],
+)
+async def test_whether_one_server_has_all_keys(answers: list[Any], is_one: bool) -> None:
+    server: Any = Server(answers)
+    assert await is_one_server(server, b"flight:") is is_one
+    assert next(server.answers, None) is None
 
 
 @pytest.mark.parametrize(

@@ -281,14 +281,15 @@ class TransactionalProducer:
     # What may pass is tried again
 
     async def _persist(self, work: Callable[[], Awaitable[T]]) -> T:
-        wait = RETRY
+        wait, soon = RETRY, SOON
         while True:
             if self._closed:
                 raise ProducerClosed
             try:
                 return await work()
             except ConcurrentTransactions:
-                await asyncio.sleep(SOON)
+                await asyncio.sleep(soon)
+                soon = min(soon * 2, RETRY_MOST)  # a broker that has just started has more to do
             except KafkaError as exc:
                 if not exc.retriable:
                     raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
 from typing import Any, Literal, NamedTuple, TypeVar
 
 import orjson
@@ -13,11 +14,14 @@ from walstream.errors import RecordRefused
 from walstream.invalidation import TYPE as INVALIDATION_TYPE
 from walstream.invalidation import parse_invalidation
 from walstream.mutation import TYPE as MUTATION_TYPE
-from walstream.mutation import KeyTemplate, parse_mutation, to_json
+from walstream.mutation import KeyTemplate, mutation_parts, to_json
 from walstream.namespace import Words
 from walstream.sinks.base import SKIPPED, Dead, Outcome
 
 T = TypeVar("T")
+
+NAMES = 256
+"""Names of columns whose bytes are kept at hand."""
 
 
 class RowOptions(Words):
@@ -64,6 +68,10 @@ class RowWrite(NamedTuple):
     columns: list[tuple[bytes, bytes]]
 
 
+# Without the constructor in Python that `NamedTuple` makes, which takes three times as long.
+_write: Callable[[tuple[Any, ...]], RowWrite] = partial(tuple.__new__, RowWrite)
+
+
 class RowReader:
     """How a target's mutations are keys and values.
 
@@ -84,6 +92,8 @@ class RowReader:
         self.form = "json" if value == "json" else "hash" if value == "hash" else "column"
         self._column = value
         self._table = table
+        self._name: Callable[[str], bytes] = lru_cache(NAMES)(orjson.dumps if self.form == "json" else str.encode)
+        self._text = _json_text if self.form == "json" else _text
 
     def read(self, entry: Entry) -> RowWrite | None:
         """What the entry does, or None where it changes nothing of what is kept.
@@ -95,34 +105,33 @@ class RowReader:
         """
         kind = entry.type
         if kind == MUTATION_TYPE:
-            mutation = parse_mutation(entry.payload)
+            op, named, key_columns, changes = mutation_parts(entry.payload)
         elif kind == INVALIDATION_TYPE:
-            mutation = parse_invalidation(entry.payload)
+            row = parse_invalidation(entry.payload)
+            op, named, key_columns, changes = row.op, row.table, row.key, row.set
         else:
             raise RecordRefused("no-mutation", f"its type is {kind}, and this sink understands {MUTATION_TYPE}")
-        named = mutation.table
         if self._table is not None and named is not None and named != self._table:
             raise RecordRefused(
                 "wrong-table", f"the mutation is for the table {named}, and the target is for {self._table}"
             )
-        key = self._template.render(mutation.key)
-        if len(mutation.key) > len(self._columns):
-            more = ", ".join(sorted(mutation.key.keys() - self._columns))
+        key = self._template.render(key_columns)
+        if len(key_columns) > len(self._columns):
+            more = ", ".join(sorted(key_columns.keys() - self._columns))
             raise RecordRefused(
                 "bad-key", f"not in {self._template.template}: {more}; rows that differ in it would have one key"
             )
-        if mutation.op == "delete":
-            return RowWrite(key, "delete", entry.time, [])
-        columns = mutation.key | mutation.set
+        if op == "delete":
+            return _write((key, op, entry.time, []))
         if self.form == "column":
-            if self._column not in columns:
+            column = self._column
+            holder = changes if column in changes else key_columns
+            if column not in holder:
                 return None
-            columns = {self._column: columns[self._column]}
-        if self.form == "json":
-            texts = [(orjson.dumps(name), _json_text(value)) for name, value in columns.items()]
-        else:
-            texts = [(name.encode(), _text(value)) for name, value in columns.items()]
-        return RowWrite(key, "put", entry.time, texts)
+            return _write((key, op, entry.time, [(self._name(column), _text(holder[column]))]))
+        name, text = self._name, self._text
+        columns = [(name(column), text(value)) for column, value in (key_columns | changes).items()]
+        return _write((key, op, entry.time, columns))
 
 
 def read_all(batch: Sequence[Entry], read: Callable[[Entry], T | None]) -> tuple[dict[int, T], dict[int, Outcome]]:
@@ -149,10 +158,12 @@ def read_all(batch: Sequence[Entry], read: Callable[[Entry], T | None]) -> tuple
 
 
 def _json_text(value: Any) -> bytes:
+    if type(value) is str:
+        return b"=" + orjson.dumps(value)
     return b"" if value is None else b"=" + to_json(value)
 
 
 def _text(value: Any) -> bytes:
-    if value is None:
-        return b""
-    return b"=" + (value.encode() if isinstance(value, str) else to_json(value))
+    if type(value) is str:
+        return b"=" + value.encode()
+    return b"" if value is None else b"=" + to_json(value)

@@ -1,4 +1,4 @@
-"""Mutation -> what the script is called with: the row's two keys, and its columns as texts."""
+"""Mutation -> what the script is called with: the row's two keys, when it is written, and its columns as texts."""
 
 from __future__ import annotations
 
@@ -12,28 +12,17 @@ from walstream.sinks.rows import RowReader
 
 PREFIX = b"walstream:"
 """What the keys of marks begin with."""
+_OPENING, _CLOSING = b"{}"
 
 # https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/ (key distribution model, hash tags)
 SLOTS = 16_384
 
 
 class Rows(RowReader):
-    """How a target's mutations are called.
-
-    Parameters
-    ----------
-    key, value, table
-        As of `RowReader`.
-    remember
-        How long (ms) the marks of a row that is deleted are kept.
-    """
-
-    def __init__(self, key: str, value: str, table: str | None, remember: int) -> None:
-        super().__init__(key, value, table)
-        self._remember = b"%d" % remember
+    """How a target's mutations are called; parameters as of `RowReader`."""
 
     def arguments(self, entry: Entry) -> list[bytes] | None:
-        """The two keys and the arguments, or None where the entry changes nothing of what is kept.
+        """The row's two keys and its arguments, or None where the entry changes nothing of what is kept.
 
         Raises
         ------
@@ -43,24 +32,25 @@ class Rows(RowReader):
         write = self.read(entry)
         if write is None:
             return None
-        if len(write.columns) > COLUMNS_MAX:
-            raise RecordRefused(
-                "bad-mutation", f"it has {len(write.columns)} columns, and this sink takes {COLUMNS_MAX}"
-            )
-        arguments = [write.key, marks_key(write.key), self.form.encode(), write.op.encode(), time_text(write.time)]
-        arguments.append(self._remember)
-        for column in write.columns:
+        key, op, time, columns = write
+        if op == "delete":
+            return [key, marks_key(key), time_text(time)]
+        count = len(columns)
+        if count > COLUMNS_MAX:
+            raise RecordRefused("bad-mutation", f"it has {count} columns, and this sink takes {COLUMNS_MAX}")
+        arguments = [key, marks_key(key), time_text(time) + b"%d" % count]
+        for column in columns:
             arguments += column
         return arguments
 
 
 def marks_key(key: bytes) -> bytes:
     """The key of a row's marks: in a cluster it is where the row's own key is."""
-    tag = hash_tag(key)
+    tag = hash_tag(key) if _OPENING in key else None
     if tag is not None:
-        return PREFIX + b"{" + tag + b"}:" + key
-    if key and b"}" not in key:
-        return PREFIX + b"{" + key + b"}"
+        return PREFIX + b"{%b}:" % tag + key
+    if key and _CLOSING not in key:
+        return PREFIX + b"{%b}" % key
     return PREFIX + b"{%d}:" % _tags()[slot(key)] + key
 
 

@@ -13,8 +13,22 @@ the empty name        The time of the row's last delete. No mutation has a colum
 Times are texts of one length (`time_text`), which compare as the times do: a number in Lua has 53 bits only. A written
 value is its text behind ``=``, and null is nothing.
 
-The script checks first and writes then, since Redis undoes nothing of a script that fails in the middle. Redis itself
-refuses for want of memory only a script that has not written yet.
+One call has the rows of many mutations, and does them in their order:
+
+=============================== ======================================================================================
+``KEYS``                        Of each row the two.
+``ARGV[1]``, ``ARGV[2]``        The form, and how long (ms) the marks of a row that is deleted are kept.
+the others                      Of each row its time, and behind that, of a put, how many columns it has, followed by
+                                name and text of each.
+the answer                      A text with a byte for each row: ``1`` it took effect, ``0`` it changes nothing, ``-``
+                                it cannot be done; then the errors of these, in their order.
+=============================== ======================================================================================
+
+The script checks a row before it writes it, since Redis undoes nothing of a script that fails in the middle. Redis
+itself refuses for want of memory only a script that has not written yet, and a delete it takes always: puts behind one
+would go through however full it is. So a call of several rows asks first, with a write that does nothing.
+
+Replicas and the AOF are given what a script did, not the script, and a call's changes as one.
 """
 
 from __future__ import annotations
@@ -23,15 +37,22 @@ from hashlib import sha1
 from typing import Final
 
 LUA: Final = """\
-local main, marks = KEYS[1], KEYS[2]
-local form, op, time, expiry = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
-local call, width = redis.call, #time
+local form, expiry = ARGV[1], ARGV[2]
+local call, width = redis.call, 20
+local kind = form == 'hash' and 'hash' or 'string'
 
 local function fault(key, wanted)
-  local kind = call('TYPE', key)['ok']
-  if kind ~= 'none' and kind ~= wanted then
-    return redis.error_reply('WRONGTYPE ' .. key .. ' is a ' .. kind .. ', not a ' .. wanted)
+  local found = call('TYPE', key)['ok']
+  if found ~= 'none' and found ~= wanted then
+    return redis.error_reply('WRONGTYPE ' .. key .. ' is a ' .. found .. ', not a ' .. wanted)
   end
+end
+
+-- What Redis says where it has no memory for a put. The SET does nothing; another error comes with the first write.
+local function full()
+  local key = KEYS[1]
+  local answer = redis.pcall('SET', key, '', call('EXISTS', key) == 1 and 'NX' or 'XX')
+  return answer and string.find(answer['err'], '^OOM') and answer
 end
 
 -- Not by Lua's own comparison, which goes by the server's locale.
@@ -43,18 +64,18 @@ local function larger(a, b)
   return #a > #b
 end
 
-local function written(name, mark)
+local function written(main, name, mark)
   if form == 'json' then return string.sub(mark, width + 1) end
   local value
   if form == 'hash' then value = call('HGET', main, name) else value = call('GET', main) end
   return value and '=' .. value or ''
 end
 
-local function clear(name)
+local function clear(main, name)
   if form == 'hash' then call('HDEL', main, name) elseif form == 'column' then call('DEL', main) end
 end
 
-local function finish()
+local function finish(main, marks)
   if form == 'json' then
     local all, names, texts = call('HGETALL', marks), {}, {}
     for i = 1, #all, 2 do
@@ -72,21 +93,18 @@ local function finish()
     end
   end
   if call('EXISTS', main) == 1 then call('PERSIST', marks) else call('PEXPIRE', marks, expiry) end
-  return 1
+  return '1'
 end
 
-local refused = fault(main, form == 'hash' and 'hash' or 'string') or fault(marks, 'hash')
-if refused then return refused end
-
-if op == 'delete' then
+local function delete(main, marks, time)
   local deleted = call('HGET', marks, '')
-  if deleted and time <= deleted then return 0 end
+  if deleted and time <= deleted then return '0' end
   local all, newer = call('HGETALL', marks), 0
   for i = 1, #all, 2 do
     if all[i] ~= '' then
       if string.sub(all[i + 1], 1, width) <= time then
         call('HDEL', marks, all[i])
-        clear(all[i])
+        clear(main, all[i])
       else
         newer = newer + 1
       end
@@ -94,42 +112,62 @@ if op == 'delete' then
   end
   if newer == 0 then call('DEL', main) end
   call('HSET', marks, '', time)
-  return finish()
+  return finish(main, marks)
 end
 
-local names = {''}
-for i = 5, #ARGV, 2 do names[#names + 1] = ARGV[i] end
-local known = call('HMGET', marks, unpack(names))
-if known[1] and time <= known[1] then return 0 end
-local changed = false
-for i = 2, #names do
-  local name, text, mark, newer = names[i], ARGV[2 * i + 2], known[i], true
-  if mark then
-    local before = string.sub(mark, 1, width)
-    if before == time then
-      local old = written(name, mark)
-      newer = old ~= '' and (text == '' or larger(text, old))
-    else
-      newer = before < time
+local function put(main, marks, time, first, columns, refused)
+  local names = {''}
+  for i = 1, columns do names[i + 1] = ARGV[first + 2 * i - 2] end
+  local known = call('HMGET', marks, unpack(names))
+  if known[1] and time <= known[1] then return '0' end
+  local changed = false
+  for i = 1, columns do
+    local name, text, mark, newer = names[i + 1], ARGV[first + 2 * i - 1], known[i + 1], true
+    if mark then
+      local before = string.sub(mark, 1, width)
+      if before == time then
+        local old = written(main, name, mark)
+        newer = old ~= '' and (text == '' or larger(text, old))
+      else
+        newer = before < time
+      end
+    end
+    if newer then
+      if refused then return refused end
+      changed = true
+      call('HSET', marks, name, form == 'json' and time .. text or time)
+      if text == '' then
+        clear(main, name)
+      elseif form == 'hash' then
+        call('HSET', main, name, string.sub(text, 2))
+      elseif form == 'column' then
+        call('SET', main, string.sub(text, 2))
+      end
     end
   end
-  if newer then
-    changed = true
-    call('HSET', marks, name, form == 'json' and time .. text or time)
-    if text == '' then
-      clear(name)
-    elseif form == 'hash' then
-      call('HSET', main, name, string.sub(text, 2))
-    elseif form == 'column' then
-      call('SET', main, string.sub(text, 2))
-    end
-  end
+  return changed and finish(main, marks) or '0'
 end
-if not changed then return 0 end
-return finish()
+
+local refused = #KEYS > 2 and full()
+local answers, codes, at = {''}, {}, 3
+for row = 1, #KEYS / 2 do
+  local main, marks, head = KEYS[2 * row - 1], KEYS[2 * row], ARGV[at]
+  local time, columns = string.sub(head, 1, width), tonumber(string.sub(head, width + 1))
+  local code = fault(main, kind) or fault(marks, 'hash')
+  if not code then
+    code = columns and put(main, marks, time, at + 1, columns, refused) or delete(main, marks, time)
+  end
+  if type(code) == 'table' then
+    answers[#answers + 1], code = code, '-'
+  end
+  codes[row] = code
+  at = at + 1 + 2 * (columns or 0)
+end
+answers[1] = table.concat(codes)
+return answers
 """
 
-SHA: Final = sha1(LUA.encode(), usedforsecurity=False).hexdigest()
+SHA: Final = sha1(LUA.encode(), usedforsecurity=False).hexdigest().encode()
 """By which Redis knows a script that it was given."""
 
 COLUMNS_MAX: Final = 1_000

@@ -1,12 +1,15 @@
-"""A client of a Redis, made from an entry of ``connections.yaml``."""
+"""A client of a Redis, made from an entry of ``connections.yaml``, and what is sent by it in one round trip."""
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import ResponseError
 
 from walstream.connections import RedisConnection
 
@@ -17,8 +20,15 @@ CONNECT_S = 5.0
 ANSWER_S = 10.0
 
 
-def make_client(connection: RedisConnection) -> Redis:
+def make_client(
+    connection: RedisConnection, greet: Callable[[AbstractConnection], Awaitable[None]] | None = None
+) -> Redis:
     """Make a client, which connects when it is used.
+
+    Parameters
+    ----------
+    greet
+        Logs in on a connection that was made, by its `on_connect`, and what is to be done besides.
 
     Raises
     ------
@@ -36,6 +46,7 @@ def make_client(connection: RedisConnection) -> Redis:
         "client_name": "walstream",
         "username": connection.username,
         "password": None if connection.password is None else connection.password.read(),
+        "redis_connect_func": greet,
     }
     tls = connection.ssl
     if tls is not None:
@@ -48,3 +59,18 @@ def make_client(connection: RedisConnection) -> Redis:
             "ssl_check_hostname": tls.check_hostname,
         }
     return Redis.from_pool(BlockingConnectionPool.from_url(connection.address, **options))
+
+
+async def exchange(connection: AbstractConnection, commands: Sequence[bytes]) -> list[Any]:
+    """Send commands, and read the answer or error of each.
+
+    The library's pipeline does so too, but takes longer for an argument than all else that is done with it.
+    """
+    await connection.send_packed_command(b"".join(commands))
+    answers: list[Any] = []
+    for _ in commands:
+        try:
+            answers.append(await connection.read_response())
+        except ResponseError as error:
+            answers.append(error)
+    return answers

@@ -1,5 +1,8 @@
 """Writes mutations to a Redis as ordinary keys, by effective time.
 
+Rows share a call of the script where all keys are on one server (`place`). An error of a call is one of each of its
+rows.
+
 What becomes of an error (`RedisSink.errors`, and `CODES` for those that the library has no class for):
 
 ===================================================== ================================================================
@@ -10,6 +13,7 @@ password refused, NOPERM, READONLY, OOM, BUSY,        these entries are tried ag
 MISCONF, NOREPLICAS, CLUSTERDOWN, MASTERDOWN, MOVED   compares times.
 TRYAGAIN, NOSCRIPT                                    These entries are tried again.
 WRONGTYPE: the key holds what is not ours             Dead.
+CROSSSLOT, of rows that shared a call                 From now on each has its own, and these too, at once.
 any other                                             The partition is held, and the error reported.
 ===================================================== ================================================================
 
@@ -19,21 +23,21 @@ A mutation that is none, or that options do not fit, is dead.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, MutableMapping, Sequence
 from typing import Any, ClassVar, Final
+from weakref import WeakKeyDictionary
 
 from pydantic import field_validator
 from redis import exceptions
 from redis.asyncio import Redis
+from redis.asyncio.connection import AbstractConnection
 
 from walstream.entry import Entry
 from walstream.errors import SinkError
 from walstream.mutation import KeyTemplate
 from walstream.sinks.base import (
-    APPLIED,
     DEAD,
     RETRY,
-    SKIPPED,
     TARGET_DOWN,
     Dead,
     Outcome,
@@ -43,9 +47,11 @@ from walstream.sinks.base import (
     SinkContext,
     Verdict,
 )
-from walstream.sinks.redis import reading, script
+from walstream.sinks.redis import reading
+from walstream.sinks.redis.call import LOAD, Row, call, read, shares
+from walstream.sinks.redis.place import is_one_server
 from walstream.sinks.redis.rows import PREFIX, Rows
-from walstream.sinks.redis.session import make_client
+from walstream.sinks.redis.session import exchange, make_client
 from walstream.sinks.rows import RowOptions, read_all
 
 log = logging.getLogger(__name__)
@@ -76,7 +82,7 @@ class RedisOptions(RowOptions):
 
 
 class RedisSink(Sink, Readable):
-    """Every entry's payload is a mutation; one script call per entry decides it, one round trip per batch."""
+    """Every entry's payload is a mutation, which a script decides; one round trip per batch."""
 
     Options = RedisOptions
     needs_connection = True
@@ -98,8 +104,12 @@ class RedisSink(Sink, Readable):
     def __init__(self, context: SinkContext) -> None:
         super().__init__(context)
         options = self.options
-        self._rows = Rows(options.key, options.value, options.table, context.remember)
+        self._rows = Rows(options.key, options.value, options.table)
+        self._prefix = KeyTemplate(options.key).prefix
+        self._words = self._rows.form.encode(), b"%d" % context.remember
         self._client: Redis | None = None
+        # Whether rows may share a call, by connection: an address may lead to another place the next time.
+        self._shared: MutableMapping[AbstractConnection, bool] = WeakKeyDictionary()
 
     def verdict(self, error: BaseException) -> Verdict | None:
         if type(error) is exceptions.ResponseError:
@@ -108,9 +118,10 @@ class RedisSink(Sink, Readable):
 
     async def open(self) -> None:
         where = self.context.connection.address
-        self._client = make_client(self.context.connection)
+        self._client = make_client(self.context.connection, self._greet)
         try:
             memory = await self._client.info("memory")
+            await self._run([])  # finds out where the keys are
         except exceptions.ResponseError:
             return  # not for this user, or not by way of a proxy; writes will show
         except exceptions.RedisError as error:
@@ -130,12 +141,12 @@ class RedisSink(Sink, Readable):
             await client.connection_pool.disconnect()
 
     async def write(self, batch: Sequence[Entry]) -> Sequence[Outcome]:
-        calls, outcomes = read_all(batch, self._rows.arguments)
-        if calls:
-            answers = await self._run(list(calls.values()))
+        rows, outcomes = read_all(batch, self._rows.arguments)
+        if rows:
+            answers = await self._run(list(rows.values()))
             some_applied = any(not isinstance(answer, Exception) for answer in answers)
-            for i, answer in zip(calls, answers, strict=True):
-                outcomes[i] = self._outcome(answer, some_applied)
+            for i, answer in zip(rows, answers, strict=True):
+                outcomes[i] = self._failed(answer, some_applied) if isinstance(answer, Exception) else answer
         return [outcomes[i] for i in range(len(batch))]
 
     @property
@@ -144,38 +155,64 @@ class RedisSink(Sink, Readable):
 
     def scan(self) -> AsyncIterator[Sequence[tuple[bytes, bytes]]]:
         assert self._client is not None
-        return reading.scan(self._client, KeyTemplate(self.options.key).prefix, self._rows.form)
+        return reading.scan(self._client, self._prefix, self._rows.form)
 
     async def look_up(self, keys: Sequence[bytes]) -> Sequence[bytes | None]:
         assert self._client is not None
         return await reading.look_up(self._client, keys, self._rows.form)
 
-    async def _run(self, calls: Sequence[list[bytes]]) -> list[Any]:
-        """Run the script once for each, in one round trip, and answer with what it said, or the error.
+    async def _greet(self, connection: AbstractConnection) -> None:
+        self._shared.pop(connection, None)
+        await connection.on_connect()
+
+    async def _run(self, rows: Sequence[Row]) -> list[Outcome | Exception]:
+        """Write rows, and answer with what became of each, or why it cannot be."""
+        assert self._client is not None
+        pool: Any = self._client.connection_pool
+        connection = await pool.get_connection()
+        try:
+            answers: list[Outcome | Exception] = await connection.retry.call_with_retry(
+                lambda: self._send(connection, rows), lambda _: connection.disconnect()
+            )
+        finally:
+            await pool.release(connection)
+        if any(isinstance(answer, exceptions.ReadOnlyError) for answer in answers):
+            # A master that became a replica keeps its connections; the name may lead to the new one by now.
+            await pool.disconnect(inuse_connections=False)
+        return answers
+
+    async def _send(self, connection: AbstractConnection, rows: Sequence[Row]) -> list[Outcome | Exception]:
+        """Write rows by a connection, in one round trip; one more where it is new.
 
         The script goes in front each time, which costs Redis a look into its list of scripts: so it is there after a
         restart and on a replica that was promoted.
         """
-        assert self._client is not None
-        async with self._client.pipeline(transaction=False) as pipeline:
-            pipeline.execute_command("SCRIPT LOAD", script.LUA)
-            for arguments in calls:
-                pipeline.execute_command("EVALSHA", script.SHA, 2, *arguments)
-            loaded, *answers = await pipeline.execute(raise_on_error=False)
+        if not connection.is_connected:
+            await connection.connect()  # type: ignore[no-untyped-call]
+        shared = self._shared.get(connection)
+        if shared is None:
+            shared = self._shared[connection] = await is_one_server(connection, self._prefix)
+        calls: list[Sequence[Row]] = list(shares(rows)) if shared else [[row] for row in rows]
+        loaded, *said = await exchange(connection, [LOAD, *(call(each, *self._words) for each in calls)])
         if isinstance(loaded, Exception):
             raise loaded
-        if any(isinstance(answer, exceptions.ReadOnlyError) for answer in answers):
-            # A master that became a replica keeps its connections; the name may lead to the new one by now.
-            await self._client.connection_pool.disconnect(inuse_connections=False)
+        answers = [answer for each, about in zip(calls, said, strict=True) for answer in read(about, len(each))]
+        if shared:
+            apart = [i for i, answer in enumerate(answers) if isinstance(answer, exceptions.ClusterCrossSlotError)]
+            if apart:
+                self._shared[connection] = False
+                again = await self._send(connection, [rows[i] for i in apart])
+                for i, answer in zip(apart, again, strict=True):
+                    answers[i] = answer
+        elif any(isinstance(answer, Exception) and self.verdict(answer) is TARGET_DOWN for answer in answers):
+            self._shared.pop(connection, None)  # it may not have been able to tell
         return answers
 
-    def _outcome(self, answer: Any, some_applied: bool) -> Outcome:
-        if not isinstance(answer, Exception):
-            return APPLIED if answer == 1 else SKIPPED
-        verdict = self.verdict(answer)
-        reason = f"{type(answer).__name__}: {answer}"
+    def _failed(self, error: Exception, some_applied: bool) -> Outcome:
+        verdict = self.verdict(error)
+        reason = f"{type(error).__name__}: {error}"
         if verdict is DEAD:
             return Dead(reason)
         if verdict is RETRY or (verdict is TARGET_DOWN and some_applied):
             return Retry(reason)
-        raise answer
+        raise error
