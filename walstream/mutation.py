@@ -377,9 +377,9 @@ def render_value(column: str, value: Any) -> str:
     raise RecordRefused("bad-key", f"the column {column!r} is null or a collection, which cannot be in a Kafka key")
 
 
-def key_mismatch(template: KeyTemplate, mutation: Mutation, key: bytes | None) -> str | None:
-    """What is wrong with a record's key for its mutation, in a sentence; None if it is right."""
-    expected = template.render(mutation.key)
+def key_mismatch(template: KeyTemplate, key_columns: Mapping[str, Any], key: bytes | None) -> str | None:
+    """What is wrong with a record's key for its row, in a sentence; None if it is right."""
+    expected = template.render(key_columns)
     if key == expected:
         return None
     shown = "none" if key is None else repr(key.decode(errors="backslashreplace"))

@@ -233,7 +233,7 @@ def _compose(write: Write, route: Route, id_: str, source: str) -> Composed:
 
 def _mutation_key(mutation: Mutation, key: bytes | None, route: Route) -> bytes | None:
     if route.key is not None:
-        if key is not None and (reason := key_mismatch(route.key, mutation, key)) is not None:
+        if key is not None and (reason := key_mismatch(route.key, mutation.key, key)) is not None:
             raise RecordRefused("bad-key", reason)
         return route.key.render(mutation.key)
     if key is None and not route.known:

@@ -20,7 +20,7 @@ from walstream.errors import RecordRefused
 from walstream.headers import SCHEDULED, log_headers, strip_headers
 from walstream.identity import identity
 from walstream.murmur2 import partition_for
-from walstream.mutation import TYPE, KeyTemplate, key_mismatch, parse_mutation
+from walstream.mutation import TYPE, KeyTemplate, key_mismatch, mutation_parts
 from walstream.namespace import Namespace
 from walstream.record import Record, parse
 from walstream.replica import Replica, read_replica, regions_of
@@ -234,7 +234,7 @@ class RouterProcessor:
             return raw, name, appended, written, terms, record, replica
         if self._template is not None and kind == MUTATION_TYPE and (record is None or record.action == "write"):
             key, payload = (raw.key, raw.value) if record is None else (record.key, record.payload)
-            mismatch = key_mismatch(self._template, parse_mutation(payload or b""), key)
+            mismatch = key_mismatch(self._template, mutation_parts(payload or b"")[2], key)
             if mismatch is not None:
                 raise RecordRefused("key-mismatch", mismatch)
         return raw, name, appended, written, terms, record, None
