@@ -253,14 +253,14 @@ async def test_an_answer_that_does_not_come_is_the_target_down_and_nothing_piles
     opened: KafkaSink, brokers: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(kafka_writer, "ANSWER_WITHIN_S", 0.2)
-    sent: list[asyncio.Future[Any]] = []
+    sent: list[asyncio.Future[None]] = []
 
-    async def silent(builder: Any, topic: str, *, partition: int) -> asyncio.Future[Any]:
+    async def silent(lane: tuple[int, int], partition: int, batch: Any) -> None:
         sent.append(asyncio.get_running_loop().create_future())
-        return sent[-1]
+        await sent[-1]
 
     with monkeypatch.context() as patch:
-        patch.setattr(opened._writer.producers[0], "send_batch", silent)
+        patch.setattr(opened._writer.sender, "send", silent)
         for _ in range(3):
             with pytest.raises(kafka_errors.KafkaTimeoutError) as caught:
                 await opened.write([entry(0, key=b"k", payload=b"")])

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, cast
 
 import pytest
+from aiokafka import errors as kafka_errors
 
 from walstream.kafka import KafkaConnection
 from walstream.sinks import kafka_writer
@@ -16,38 +17,44 @@ from walstream.wire.builder import BatchBuilder
 PARTITIONS = 2
 
 
-class Producer:
+class Sender:
     """Notes the partition and the number of records of each batch, and answers when it is told."""
 
     def __init__(self) -> None:
         self.sent: list[tuple[int, int]] = []
         self.answers: list[asyncio.Future[None]] = []
 
-    async def send_batch(self, builder: BatchBuilder, topic: str, *, partition: int) -> asyncio.Future[None]:
-        self.sent.append((partition, builder.record_count()))
+    async def send(self, lane: tuple[int, int], partition: int, batch: BatchBuilder) -> None:
+        self.sent.append((partition, batch.record_count()))
         self.answers.append(asyncio.get_running_loop().create_future())
-        return self.answers[-1]
+        await self.answers[-1]
 
-    async def answer(self) -> None:
+    async def answer(self, error: Exception | None = None) -> None:
         """Answer what is on its way, and let what follows go."""
         answers, self.answers = self.answers, []
         for answer in answers:
-            answer.set_result(None)
-        for _ in range(20):
-            await asyncio.sleep(0)
+            if error is None:
+                answer.set_result(None)
+            else:
+                answer.set_exception(error)
+        await settled()
 
 
 @pytest.fixture
-def producer() -> Producer:
-    return Producer()
+def sender() -> Sender:
+    return Sender()
 
 
 @pytest.fixture
-def writer(producer: Producer) -> KafkaWriter:
-    writer = KafkaWriter(KafkaConnection(("nowhere:1",)), "t", PARTITIONS, 1 << 20, lambda _: None, lanes=4)
-    found: Any = writer.producers
-    found.append(producer)
+def writer(sender: Sender) -> KafkaWriter:
+    writer = KafkaWriter(KafkaConnection(("nowhere:1",)), "t", PARTITIONS, 1 << 20, lambda _: None)
+    writer.sender = cast("Any", sender)
     return writer
+
+
+async def settled() -> None:
+    for _ in range(20):
+        await asyncio.sleep(0)
 
 
 def append(writer: RecordWriter, place: int) -> bool:
@@ -55,48 +62,67 @@ def append(writer: RecordWriter, place: int) -> bool:
 
 
 async def start(writer: KafkaWriter, lanes: dict[int, list[int]], source: int = 0) -> asyncio.Task[Any]:
-    task = asyncio.create_task(writer.write(lanes, append, source))
-    for _ in range(20):
-        await asyncio.sleep(0)
+    size = sum(map(len, lanes.values()))
+    task = asyncio.create_task(writer.write(lanes, append, source, size))
+    await settled()
     return task
 
 
-async def test_few_records_of_a_partition_share_a_batch(writer: KafkaWriter, producer: Producer) -> None:
+async def test_few_records_of_a_partition_share_a_batch(writer: KafkaWriter, sender: Sender) -> None:
     task = await start(writer, {0: [0], 2: [1, 4], 3: [2], 4: [3]})
-    assert sorted(producer.sent) == [(0, 4), (1, 1)]
-    await producer.answer()
+    assert sorted(sender.sent) == [(0, 4), (1, 1)]
+    await sender.answer()
     assert await task == {}
 
 
-async def test_many_records_go_in_lanes(
-    writer: KafkaWriter, producer: Producer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(kafka_writer, "FEW", 3)
+async def test_many_records_go_in_lanes(writer: KafkaWriter, sender: Sender, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kafka_writer, "FEW_BYTES", 3)
     task = await start(writer, {0: [0, 1], 2: [2, 3], 1: [4, 5]})
-    assert sorted(producer.sent) == [(0, 2), (0, 2), (1, 2)]
-    await producer.answer()
+    assert sorted(sender.sent) == [(0, 2), (0, 2), (1, 2)]
+    await sender.answer()
     assert await task == {}
 
 
-async def test_a_shared_batch_waits_for_each_of_its_lanes_and_they_for_it(
-    writer: KafkaWriter, producer: Producer
+async def test_lanes_with_little_are_put_together(
+    writer: KafkaWriter, sender: Sender, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(kafka_writer, "FEW_BYTES", 3)
+    task = await start(writer, {0: [0], 2: [1], 4: [2, 3], 6: [4], 1: [5]})
+    assert sorted(sender.sent) == [(0, 2), (0, 3), (1, 1)]
+    await sender.answer()
+    assert await task == {}
+
+
+async def test_a_shared_batch_waits_for_each_of_its_lanes_and_they_for_it(writer: KafkaWriter, sender: Sender) -> None:
     """What is in one lane stays in order, whether it shares a batch or not."""
     first = await start(writer, {2: [0]})
     shared = await start(writer, {0: [1], 2: [2]})
     last = await start(writer, {2: [3, 4, 5]})
-    assert producer.sent == [(0, 1)]
-    await producer.answer()
-    assert producer.sent == [(0, 1), (0, 2)]
+    assert sender.sent == [(0, 1)]
+    await sender.answer()
+    assert sender.sent == [(0, 1), (0, 2)]
     assert first.done() and not shared.done()
-    await producer.answer()
-    assert producer.sent == [(0, 1), (0, 2), (0, 3)]
-    await producer.answer()
+    await sender.answer()
+    assert sender.sent == [(0, 1), (0, 2), (0, 3)]
+    await sender.answer()
     assert [await first, await shared, await last] == [{}, {}, {}]
 
 
-async def test_another_source_waits_for_nobody(writer: KafkaWriter, producer: Producer) -> None:
+async def test_another_source_waits_for_nobody(writer: KafkaWriter, sender: Sender) -> None:
     tasks = [await start(writer, {0: [0], 2: [1]}, source) for source in (0, 1)]
-    assert producer.sent == [(0, 2), (0, 2)]
-    await producer.answer()
+    assert sender.sent == [(0, 2), (0, 2)]
+    await sender.answer()
     assert [await task for task in tasks] == [{}, {}]
+
+
+async def test_who_gives_up_leaves_its_lane_closed_until_the_answer(writer: KafkaWriter, sender: Sender) -> None:
+    """What comes next must not overtake what may still arrive."""
+    given_up = await start(writer, {0: [0]})
+    given_up.cancel()
+    await asyncio.wait([given_up])
+    following = await start(writer, {0: [1], 1: [2]})
+    assert sender.sent == [(0, 1), (1, 1)]
+    await sender.answer(kafka_errors.OutOfOrderSequenceNumber())
+    assert sender.sent == [(0, 1), (1, 1), (0, 1)]
+    await sender.answer()
+    assert list(await following) == [2]

@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 FETCH_MEMORY = 32 << 20  # bytes that one fetch of all partitions may have, before partitions share it
-FETCH_MOST, FETCH_LEAST = 1 << 20, 128 << 10  # bytes per partition and fetch
+FETCH_MOST, FETCH_LEAST = 2 << 20, 128 << 10  # bytes per partition and fetch
 FETCH_ENOUGH = 128 << 10  # bytes that are fetched at once, however little time has passed since the last fetch
 FETCH_WAIT = 500  # ms that a fetch waits for a first record
 FETCH_WAIT_LEAST = 5  # ms that it waits where what was fetched of other partitions is about to be taken

@@ -1,29 +1,30 @@
 """Writes to partitions of a topic of another cluster, at least once, in lanes, and what is in one lane in order.
 
-The producers are idempotent: a batch that is sent again because its answer was lost stands there once. After a crash of
-the worker the records of the last checkpoint come again.
+A batch that is sent again because its answer was lost stands there once (`kafka_sender`). After a crash of the worker
+the records of the last checkpoint come again.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
-from aiokafka import AIOKafkaProducer
 from aiokafka import errors as kafka_errors
 
 from walstream.errors import SinkError
 from walstream.kafka import KafkaConnection
 from walstream.sinks.base import DEAD, RETRY, TARGET_DOWN, Verdict
+from walstream.sinks.kafka_sender import KafkaSender, Lane
 from walstream.wire import RecordWriter
 from walstream.wire.builder import BatchBuilder
 
-# How long a batch may take. The producer itself tries for ever, so that it can keep its promise of no duplicates.
+# How long a batch may take. The sender itself tries for ever, so that it can keep its promise of no duplicates.
 ANSWER_WITHIN_S = 20.0
 BATCH_BYTES = 512 * 1024
-FEW = 500  # records to a partition that need no lanes: a request for each costs more than their sending gains
+FEW_BYTES = 512 * 1024  # to a partition, for which one lane is enough: more requests cost more than they gain
 
 ERRORS: Final[Mapping[type[BaseException], Verdict]] = {
     kafka_errors.KafkaConnectionError: TARGET_DOWN,
@@ -51,11 +52,10 @@ ERRORS: Final[Mapping[type[BaseException], Verdict]] = {
     # The topic's message.timestamp.before.max.ms or after.max.ms.
     kafka_errors.InvalidTimestampError: DEAD,
     kafka_errors.CorruptRecordException: RETRY,
-    # Of a producer that had to be replaced.
+    # Of a producer id that had to be replaced.
     kafka_errors.OutOfOrderSequenceNumber: RETRY,
     kafka_errors.UnknownProducerId: RETRY,
     kafka_errors.InvalidProducerEpoch: RETRY,
-    kafka_errors.ProducerClosed: RETRY,
 }
 """What an error says about the records of a batch: a sink's table of errors."""
 
@@ -76,11 +76,6 @@ class KafkaWriter:
         Bytes of one batch, not compressed.
     verdict
         What an error says of a batch.
-    lanes
-        How many each partition has: batches of so many are on their way to it at a time. Lane number ``n`` leads to
-        the partition ``n`` modulo the number of partitions.
-    producers
-        How many, at most. Each has one request at a time on its way to a broker; lanes share them.
     """
 
     def __init__(
@@ -90,19 +85,15 @@ class KafkaWriter:
         partitions: int,
         batch_bytes: int,
         verdict: Callable[[BaseException], Verdict | None],
-        lanes: int = 1,
-        producers: int = 1,
     ) -> None:
-        self._kafka, self._topic, self._batch_bytes, self._verdict = kafka, topic, batch_bytes, verdict
+        self._batch_bytes, self._verdict = batch_bytes, verdict
         self._partitions = partitions
-        self._locks: dict[tuple[int, int], asyncio.Lock] = {}
+        self._locks: dict[Lane, asyncio.Lock] = {}
         # What was sent and not answered in time. Only once it is, the next batch of that lane may follow: so
         # order holds, and an unreachable cluster does not make batches pile up.
-        self._unanswered: dict[tuple[int, int], asyncio.Future[Any]] = {}
-        self._replacing = asyncio.Lock()
-        self._stopping: set[asyncio.Task[None]] = set()
-        self._wanted = min(producers, partitions * lanes)
-        self.producers: list[AIOKafkaProducer] = []
+        self._unanswered: dict[Lane, asyncio.Task[None]] = {}
+        self._sending: set[asyncio.Task[None]] = set()
+        self.sender = KafkaSender(kafka, topic)
 
     async def open(self) -> None:
         """Connect.
@@ -112,42 +103,19 @@ class KafkaWriter:
         SinkError
             The cluster cannot be reached.
         """
-        while len(self.producers) < self._wanted:
-            self.producers.append(await self._start_producer())
+        await self.sender.open()
 
     async def close(self) -> None:
-        """Disconnect."""
-        for producer in self.producers:
-            self._stop(producer)
-        if self._stopping:
-            # stop() waits for what is unanswered, without end if need be. That comes again from the log.
-            await asyncio.wait(self._stopping, timeout=ANSWER_WITHIN_S)
+        """Disconnect; what is not answered soon comes again from the log."""
+        if self._sending:
+            await asyncio.wait(self._sending, timeout=ANSWER_WITHIN_S)
+        for sending in self._sending:
+            sending.cancel()
+        await self.sender.close()
 
-    async def _start_producer(self) -> AIOKafkaProducer:
-        producer = AIOKafkaProducer(
-            **self._kafka.aiokafka(),
-            enable_idempotence=True,
-            request_timeout_ms=int(ANSWER_WITHIN_S * 1000 / 2),
-        )
-        try:
-            await producer.start()
-        except kafka_errors.KafkaError as error:
-            await producer.stop()
-            raise SinkError(f"the other Kafka cannot be reached: {error}") from error
-        return producer
-
-    async def _replace(self, broken: AIOKafkaProducer) -> None:
-        async with self._replacing:
-            if broken in self.producers:
-                self.producers[self.producers.index(broken)] = await self._start_producer()
-                self._stop(broken)
-
-    def _stop(self, producer: AIOKafkaProducer) -> None:
-        task = asyncio.create_task(producer.stop())
-        self._stopping.add(task)
-        task.add_done_callback(self._stopping.discard)
-
-    async def write(self, lanes: Mapping[int, Sequence[int]], append: Append, source: int = 0) -> dict[int, Exception]:
+    async def write(
+        self, lanes: Mapping[int, Sequence[int]], append: Append, source: int = 0, size: int = 0
+    ) -> dict[int, Exception]:
         """Send records in some lanes at the same time.
 
         Parameters
@@ -155,9 +123,12 @@ class KafkaWriter:
         source
             What the records come from has lanes of its own: nothing is in two sources that needs an order.
         lanes
-            The places of each lane's records in the caller's batch, in order.
+            The places of each lane's records in the caller's batch, in order. Lane number ``n`` leads to the partition
+            ``n`` modulo the number of partitions; of each lane one batch is on its way at a time.
         append
             Encodes one of them.
+        size
+            Bytes of all of them, about.
 
         Returns
         -------
@@ -167,27 +138,29 @@ class KafkaWriter:
         if len(lanes) == 1:
             ((lane, places),) = lanes.items()
             return await self._follow([(source, lane)], places, append)
-        failures = await asyncio.gather(
-            *(self._follow([(source, lane) for lane in group], places, append) for group, places in self._groups(lanes))
-        )
-        return {place: error for failure in failures for place, error in failure.items()}
+        sending: list[asyncio.Task[dict[int, Exception]]] = []
+        async with asyncio.TaskGroup() as tasks:
+            for group, places in self._groups(lanes, size):
+                of_group = [(source, lane) for lane in group]
+                sending.append(tasks.create_task(self._follow(of_group, places, append)))
+                await asyncio.sleep(0)  # it is on its way while the next one is encoded
+        return {place: error for task in sending for place, error in task.result().items()}
 
-    def _groups(self, lanes: Mapping[int, Sequence[int]]) -> list[tuple[list[int], Sequence[int]]]:
-        """Lanes that share a batch, and the places in it: those of a partition, where they have little to send."""
-        groups: dict[int, list[int]] = {}
+    def _groups(self, lanes: Mapping[int, Sequence[int]], size: int) -> list[tuple[list[int], Sequence[int]]]:
+        """Lanes that share batches, and the places in these: of a partition, where they have little to send."""
+        by_partition: dict[int, list[int]] = {}
         for lane in sorted(lanes):
-            groups.setdefault(lane % self._partitions, []).append(lane)
+            by_partition.setdefault(lane % self._partitions, []).append(lane)
+        each = size / (sum(map(len, lanes.values())) or 1)
         found: list[tuple[list[int], Sequence[int]]] = []
-        for group in groups.values():
-            if len(group) > 1 and sum(len(lanes[lane]) for lane in group) <= FEW:
-                found.append((group, sorted(place for lane in group for place in lanes[lane])))
-            else:
-                found += [([lane], lanes[lane]) for lane in group]
+        for all_of_it in by_partition.values():
+            count = max(1, math.ceil(sum(len(lanes[lane]) for lane in all_of_it) * each / FEW_BYTES))
+            for group in (all_of_it[first::count] for first in range(min(count, len(all_of_it)))):
+                places = lanes[group[0]] if len(group) == 1 else sorted(p for lane in group for p in lanes[lane])
+                found.append((group, places))
         return found
 
-    async def _follow(
-        self, lanes: Sequence[tuple[int, int]], places: Sequence[int], append: Append
-    ) -> dict[int, Exception]:
+    async def _follow(self, lanes: Sequence[Lane], places: Sequence[int], append: Append) -> dict[int, Exception]:
         """Send records, in order, and answer with those that failed; what is sent is in all of these lanes.
 
         One batch after the other: of two on their way, the second could arrive where the first fails, and its records
@@ -218,24 +191,27 @@ class KafkaWriter:
                 todo = todo[taken:]
         return failed
 
-    async def _send(self, builder: BatchBuilder, lanes: Sequence[tuple[int, int]]) -> None:
+    async def _send(self, builder: BatchBuilder, lanes: Sequence[Lane]) -> None:
         for lane in lanes:
-            if (unanswered := self._unanswered.get(lane)) is not None:
+            unanswered = self._unanswered.get(lane)
+            if unanswered is not None and not unanswered.done():
                 await _answer(unanswered)  # whether it failed or not: its records come again
-        source, number = lanes[0]
-        producer = self.producers[(source + number) % len(self.producers)]
-        future = await producer.send_batch(builder, self._topic, partition=number % self._partitions)
-        self._unanswered.update(dict.fromkeys(lanes, future))
-        await _answer(future)
-        try:
-            future.result()
-        except kafka_errors.KafkaError:
-            # It has counted a batch that the broker has not: everything after it would be out of order.
-            await self._replace(producer)
-            raise
+        lane = lanes[0]
+        # A task of its own: who waits for it may give up, and it must be known all the same when it is answered.
+        sending = asyncio.create_task(self.sender.send(lane, lane[1] % self._partitions, builder))
+        self._sending.add(sending)
+        sending.add_done_callback(self._sent)
+        self._unanswered.update(dict.fromkeys(lanes, sending))
+        await _answer(sending)
+        sending.result()
+
+    def _sent(self, sending: asyncio.Task[None]) -> None:
+        self._sending.discard(sending)
+        if not sending.cancelled():
+            sending.exception()  # looked at, so that asyncio does not report it as forgotten
 
 
-async def _answer(future: asyncio.Future[Any]) -> None:
+async def _answer(sending: asyncio.Task[None]) -> None:
     """Wait until a batch is answered, well or badly.
 
     Raises
@@ -243,8 +219,6 @@ async def _answer(future: asyncio.Future[Any]) -> None:
     KafkaTimeoutError
         It takes too long. It is still on its way.
     """
-    done, _ = await asyncio.wait([future], timeout=ANSWER_WITHIN_S)
-    for answered in done:
-        answered.exception()  # looked at, so that asyncio does not report it as forgotten
+    done, _ = await asyncio.wait([sending], timeout=ANSWER_WITHIN_S)
     if not done:
         raise kafka_errors.KafkaTimeoutError(f"no answer within {ANSWER_WITHIN_S:g} s")

@@ -41,8 +41,7 @@ from walstream.topics import BATCH_OVERHEAD
 from walstream.wire import RecordWriter, partition_of
 
 BATCH_BYTES = 1024 * 1024
-LANES = 4  # batches on their way to a partition; a key is always in the same lane
-PRODUCERS = 16
+LANES = 8  # batches on their way to a partition, at most; a key is always in the same lane
 ROOM = 512  # bytes of the headers that a record is sent with, at most
 
 
@@ -79,7 +78,7 @@ class ReplicateSink(Sink):
     # What a dead worker sent arrives before the same from its successor, or is dropped as a duplicate.
     late_writes_harmless = True
     # The longer the way, the more has to be on it: a call is over when its last record is answered.
-    batch_size = 8_000
+    batch_size = 12_500
     in_flight = 50_000
 
     def __init__(self, context: SinkContext) -> None:
@@ -120,9 +119,7 @@ class ReplicateSink(Sink):
         self._lanes = found.partitions * LANES
         self._most = found.max_bytes - BATCH_OVERHEAD - ROOM
         size = min(BATCH_BYTES, found.max_bytes)
-        self._writer = KafkaWriter(
-            self._kafka(), self._topic, found.partitions, size, self.verdict, lanes=LANES, producers=PRODUCERS
-        )
+        self._writer = KafkaWriter(self._kafka(), self._topic, found.partitions, size, self.verdict)
         await self._writer.open()
 
     async def close(self) -> None:
@@ -155,7 +152,7 @@ class ReplicateSink(Sink):
         outcomes: list[Outcome | None] = [APPLIED] * len(batch)
         lanes: dict[int, list[int]] = {}
         composed: dict[int, tuple[bytes, list[Any]]] = {}  # of entries that are not sent as they are
-        count, most, paths = self._lanes, self._most, self._paths
+        count, most, paths, total = self._lanes, self._most, self._paths, 0
         for place, entry in enumerate(batch):
             try:
                 path = paths[entry.path]
@@ -177,6 +174,7 @@ class ReplicateSink(Sink):
             if (size := entry.size) > most:
                 outcomes[place] = Dead(f"it has about {size} bytes, and the topic {self._topic} there takes {most}")
                 continue
+            total += size
             # A hash modulo so many lanes is, modulo the number of partitions, the key's partition.
             lane = -1 if raw is None else partition_of(raw, count)
             if lane < 0:
@@ -198,7 +196,7 @@ class ReplicateSink(Sink):
             )
             return writer.append(entry.timestamp, entry.key, value, headers)
 
-        failed = await self._writer.write(lanes, append, batch[0].partition) if lanes else {}
+        failed = await self._writer.write(lanes, append, batch[0].partition, total) if lanes else {}
         return self._judge(outcomes, failed)
 
     def _judge(self, outcomes: list[Outcome | None], failed: Mapping[int, Exception]) -> Sequence[Outcome]:
