@@ -200,6 +200,19 @@ async def test_a_lost_answer_changes_nothing(
     assert await consumer.committed(source) == 3
 
 
+async def test_brokers_that_became_too_old_are_an_error_after_which_a_task_opens_again(
+    cluster: Cluster, make_topic: MakeTopic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner = await cluster.owner()
+
+    async def refuse(_node: int, request: Any, **_options: Any) -> Any:
+        raise NotImplementedError(f"Support for {type(request).__name__} v11 has not yet been added")
+
+    monkeypatch.setattr(owner._client, "send", refuse)
+    with pytest.raises(KafkaError):
+        await owner.commit({(make_topic("out"), 0): batches(owner, b"a")}, {}, cluster.group)
+
+
 async def test_an_owner_may_speak_another_protocol_than_the_one_before(
     brokers: str, prefix: str, make_topic: MakeTopic, monkeypatch: pytest.MonkeyPatch
 ) -> None:

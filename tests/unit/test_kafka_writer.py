@@ -23,6 +23,14 @@ class Sender:
     def __init__(self) -> None:
         self.sent: list[tuple[int, int]] = []
         self.answers: list[asyncio.Future[None]] = []
+        self.forgotten: list[int] = []
+        self.is_closed = False
+
+    def forget(self, source: int) -> None:
+        self.forgotten.append(source)
+
+    async def close(self) -> None:
+        self.is_closed = True
 
     async def send(self, lane: tuple[int, int], partition: int, batch: BatchBuilder) -> None:
         self.sent.append((partition, batch.record_count()))
@@ -126,3 +134,48 @@ async def test_who_gives_up_leaves_its_lane_closed_until_the_answer(writer: Kafk
     assert sender.sent == [(0, 1), (1, 1), (0, 1)]
     await sender.answer()
     assert list(await following) == [2]
+
+
+async def test_a_source_that_leaves_gives_up_what_it_has_on_its_way(writer: KafkaWriter, sender: Sender) -> None:
+    """Its next owner sends the same again, and a late batch of this one would stand behind."""
+    leaving, staying = await start(writer, {0: [0]}, source=1), await start(writer, {0: [1]}, source=2)
+    leaving.cancel()
+    await writer.leave(1)
+    gone, kept = sender.answers
+    assert gone.cancelled() and not kept.done()
+    assert sender.forgotten == [1]
+    sender.answers = [kept]
+    await sender.answer()
+    assert await staying == {}
+    again = await start(writer, {0: [0]}, source=1)
+    await sender.answer()
+    assert await again == {}
+
+
+async def test_closing_gives_up_what_is_not_answered(
+    writer: KafkaWriter, sender: Sender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kafka_writer, "CLOSING_S", 0.01)
+    task = await start(writer, {0: [0]})
+    task.cancel()
+    await writer.close()
+    await settled()
+    assert sender.is_closed and sender.answers[0].cancelled()
+
+
+async def test_a_close_that_is_not_waited_for_gives_up_all_the_same(writer: KafkaWriter, sender: Sender) -> None:
+    task = await start(writer, {0: [0]})
+    task.cancel()
+    closing = asyncio.create_task(writer.close())
+    await settled()
+    closing.cancel()
+    await settled()
+    assert sender.is_closed and sender.answers[0].cancelled()
+
+
+async def test_an_error_is_raised_as_it_is(writer: KafkaWriter, sender: Sender) -> None:
+    def fail(_writer: RecordWriter, _place: int) -> bool:
+        raise LookupError("no such place")
+
+    with pytest.raises(LookupError):
+        await writer.write({0: [0], 1: [1]}, fail)

@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 from aiokafka.client import AIOKafkaClient, ConnectionGroup, CoordinationType
 from aiokafka.errors import (
     ConcurrentTransactions,
+    IncompatibleBrokerVersion,
     KafkaError,
     LeaderNotAvailableError,
     OperationNotAttempted,
@@ -98,7 +99,8 @@ class TransactionalProducer:
         try:
             async with asyncio.timeout(START_TIMEOUT):
                 await self._client.bootstrap()
-                self._second = (await protocol.features(self._client)).get(protocol.FEATURE, 0) >= protocol.SECOND
+                features = await self._persist(lambda: protocol.features(self._client))
+                self._second = features.get(protocol.FEATURE, 0) >= protocol.SECOND
                 await self._persist(self._fence)
         except BaseException:
             await self.abandon()
@@ -287,6 +289,8 @@ class TransactionalProducer:
                 raise ProducerClosed
             try:
                 return await work()
+            except NotImplementedError as exc:  # as aiokafka says that a broker is too old for a request
+                raise IncompatibleBrokerVersion("the brokers were exchanged for older ones") from exc
             except ConcurrentTransactions:
                 await asyncio.sleep(soon)
                 soon = min(soon * 2, RETRY_MOST)  # a broker that has just started has more to do

@@ -110,8 +110,8 @@ class KafkaSink(Sink):
         self._router = await Router.open(self.context)
         topic = self._router.topic
         self._writer = KafkaWriter(
-            _cluster(self.context), topic.name, topic.partitions, min(kafka_writer.BATCH_BYTES, topic.max_bytes),
-            self.verdict,
+            _cluster(self.context), topic.name, topic.partitions,
+            min(kafka_writer.BATCH_BYTES, topic.max_bytes - BATCH_OVERHEAD), self.verdict,
         )  # fmt: skip
         await self._writer.open()
 
@@ -119,6 +119,9 @@ class KafkaSink(Sink):
         writer = getattr(self, "_writer", None)
         if writer is not None:
             await writer.close()
+
+    async def leave(self, partition: int) -> None:
+        await self._writer.leave(partition)
 
     async def provision(self, *, dry_run: bool) -> Sequence[Change]:
         return await _provision(self.context, dry_run)
@@ -136,7 +139,7 @@ class KafkaSink(Sink):
             entry = batch[place]
             return writer.append(entry.timestamp, entry.key, entry.value, list(entry.headers))
 
-        failed = await self._writer.write(partitions, append)
+        failed = await self._writer.write(partitions, append, batch[0].partition)
         some_applied = len(failed) < sum(map(len, partitions.values()))
         for i, error in failed.items():
             verdict = self.verdict(error)

@@ -31,6 +31,7 @@ Lane = tuple[int, int]
 
 CONNECTIONS = 8  # to a broker, which works on one request of each at a time, until its replicas have it
 REQUEST_TIMEOUT = 10_000  # ms; a connection that is silent for so long is given up
+BROKER_TIMEOUT = 5_000  # ms for the replicas; other requests of the connection wait meanwhile
 RETRY, RETRY_MOST = 0.1, 2.0  # s
 NOBODY: Final = -1
 SEQUENCES: Final = 1 << 31  # after which a batch's sequence number begins at 0 again
@@ -84,6 +85,11 @@ class KafkaSender:
         if (client := getattr(self, "_client", None)) is not None:
             await client.close()
 
+    def forget(self, source: int) -> None:
+        """Forget the lanes of a source."""
+        for lane in [lane for lane in self._producers if lane[0] == source]:
+            del self._producers[lane]
+
     async def send(self, lane: Lane, partition: int, batch: BatchBuilder) -> None:
         """Send a batch, until the cluster has it or refuses it.
 
@@ -119,7 +125,7 @@ class KafkaSender:
         leader = self._client.cluster.leader_for_partition(TopicPartition(self._topic, partition))
         if leader is None or leader == -1:
             raise kafka_errors.LeaderNotAvailableError(f"{self._topic}-{partition}")
-        request = ProduceRequest(None, -1, REQUEST_TIMEOUT, [(self._topic, [(partition, data)])])
+        request = ProduceRequest(None, -1, BROKER_TIMEOUT, [(self._topic, [(partition, data)])])
         answer = await self._client.send(leader, request, group=connection)
         ((_, ((_, code, *_),)),) = answer.topics
         if code != kafka_errors.DuplicateSequenceNumber.errno:  # it has had it for long

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Final
 
 from aiokafka import errors as kafka_errors
@@ -23,6 +24,7 @@ from walstream.wire.builder import BatchBuilder
 
 # How long a batch may take. The sender itself tries for ever, so that it can keep its promise of no duplicates.
 ANSWER_WITHIN_S = 20.0
+CLOSING_S = 2.0  # for what is on its way; a rebalance waits for it
 BATCH_BYTES = 512 * 1024
 FEW_BYTES = 512 * 1024  # to a partition, for which one lane is enough: more requests cost more than they gain
 
@@ -107,11 +109,24 @@ class KafkaWriter:
 
     async def close(self) -> None:
         """Disconnect; what is not answered soon comes again from the log."""
-        if self._sending:
-            await asyncio.wait(self._sending, timeout=ANSWER_WITHIN_S)
-        for sending in self._sending:
+        try:
+            if self._sending:
+                await asyncio.wait(self._sending, timeout=CLOSING_S)
+        finally:  # a sender that went on trying would send behind its successor
+            for sending in self._sending:
+                sending.cancel()
+            await self.sender.close()
+
+    async def leave(self, source: int) -> None:
+        """Give up what a source has on its way, and forget it: another worker sends from there now."""
+        on_its_way = {sending for lane, sending in self._unanswered.items() if lane[0] == source}
+        for sending in on_its_way:
             sending.cancel()
-        await self.sender.close()
+        if on_its_way:
+            await asyncio.wait(on_its_way)
+        for lane in [lane for lane in self._locks if lane[0] == source]:
+            del self._locks[lane]
+        self.sender.forget(source)
 
     async def write(
         self, lanes: Mapping[int, Sequence[int]], append: Append, source: int = 0, size: int = 0
@@ -139,11 +154,14 @@ class KafkaWriter:
             ((lane, places),) = lanes.items()
             return await self._follow([(source, lane)], places, append)
         sending: list[asyncio.Task[dict[int, Exception]]] = []
-        async with asyncio.TaskGroup() as tasks:
-            for group, places in self._groups(lanes, size):
-                of_group = [(source, lane) for lane in group]
-                sending.append(tasks.create_task(self._follow(of_group, places, append)))
-                await asyncio.sleep(0)  # it is on its way while the next one is encoded
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for group, places in self._groups(lanes, size):
+                    of_group = [(source, lane) for lane in group]
+                    sending.append(tasks.create_task(self._follow(of_group, places, append)))
+                    await asyncio.sleep(0)  # it is on its way while the next one is encoded
+        except ExceptionGroup as errors:  # the sink's table has no groups
+            raise errors.exceptions[0] from errors
         return {place: error for task in sending for place, error in task.result().items()}
 
     def _groups(self, lanes: Mapping[int, Sequence[int]], size: int) -> list[tuple[list[int], Sequence[int]]]:
@@ -193,20 +211,22 @@ class KafkaWriter:
 
     async def _send(self, builder: BatchBuilder, lanes: Sequence[Lane]) -> None:
         for lane in lanes:
-            unanswered = self._unanswered.get(lane)
-            if unanswered is not None and not unanswered.done():
+            if (unanswered := self._unanswered.get(lane)) is not None:
                 await _answer(unanswered)  # whether it failed or not: its records come again
         lane = lanes[0]
         # A task of its own: who waits for it may give up, and it must be known all the same when it is answered.
         sending = asyncio.create_task(self.sender.send(lane, lane[1] % self._partitions, builder))
         self._sending.add(sending)
-        sending.add_done_callback(self._sent)
         self._unanswered.update(dict.fromkeys(lanes, sending))
+        sending.add_done_callback(partial(self._sent, lanes))
         await _answer(sending)
         sending.result()
 
-    def _sent(self, sending: asyncio.Task[None]) -> None:
+    def _sent(self, lanes: Sequence[Lane], sending: asyncio.Task[None]) -> None:
         self._sending.discard(sending)
+        for lane in lanes:
+            if self._unanswered.get(lane) is sending:
+                del self._unanswered[lane]
         if not sending.cancelled():
             sending.exception()  # looked at, so that asyncio does not report it as forgotten
 

@@ -118,7 +118,7 @@ class ReplicateSink(Sink):
             )
         self._lanes = found.partitions * LANES
         self._most = found.max_bytes - BATCH_OVERHEAD - ROOM
-        size = min(BATCH_BYTES, found.max_bytes)
+        size = min(BATCH_BYTES, found.max_bytes - BATCH_OVERHEAD)
         self._writer = KafkaWriter(self._kafka(), self._topic, found.partitions, size, self.verdict)
         await self._writer.open()
 
@@ -126,6 +126,9 @@ class ReplicateSink(Sink):
         writer = getattr(self, "_writer", None)
         if writer is not None:
             await writer.close()
+
+    async def leave(self, partition: int) -> None:
+        await self._writer.leave(partition)
 
     def _kafka(self) -> KafkaConnection:
         connection: KafkaConnection = self.context.connection.kafka()
