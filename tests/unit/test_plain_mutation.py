@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from walstream import mutation
 from walstream.errors import RecordRefused
-from walstream.mutation import parse_mutation
+from walstream.mutation import mutation_parts, parse_mutation
 from walstream.sinks.cassandra.schema import Table
 from walstream.sinks.cassandra.statements import BadMutation, Columns
-from walstream.wire import COMPILED
+from walstream.wire import COMPILED, plain_key
 
 TYPES: dict[str, Any] = {
     "id": cql.UTF8Type,
@@ -146,3 +146,63 @@ def test_a_closer_look_changes_nothing(payload: bytes) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(mutation, "_plain_parts", lambda _: None)
         assert result() == at_once
+
+
+def key_parsed(payload: bytes) -> dict[str, Any] | None:
+    """The key without any short cut; None where the payload is refused."""
+    try:
+        return mutation_parts(payload)[2]
+    except RecordRefused:
+        return None
+
+
+@given(payloads())
+@example(b'{"op":"put","key":{"id":"a"},"set":{"id":1}}')
+@example(b'{"op":"put","key":{"id":"a","id":"b"},"set":{}}')
+@example(b'{"op":"put","key":{"id":"a"},"set":{"n":1,"n":2}}')
+@example(b'{"op":"put","key":{"id":"a"},"key":{"id":"b"},"set":{}}')
+@example(b'{"op":"put","key":{"id":"a"},"set":{"":1}}')
+@example(b'{"op":"put","key":{"":"a"},"set":{}}')
+@example(b'{"op":"put","key":{},"set":{}}')
+@example(b'{"op":"put","key":{"id":null},"set":{}}')
+@example(b'{"op":"put","key":{"id":"a"},"set":null}')
+@example(b'{"op":"delete","key":{"id":"a"},"set":{}}')
+@example(b'{"op":"put","key":{"id":-0},"set":{}}')
+@example(b'{"op":"put","key":{"id":1.0},"set":{}}')
+@example(b'{"op":"put","key":{"id":1e3},"set":{}}')
+@example(b'{"op":"put","key":{"id":"\xed\xa0\x80"},"set":{}}')
+@example(b'{"op":"put","key":{"id":"a"},"set":{"text":"\xff"}}')
+@example(b'{"op":"put","key":{"id":"a"},"set":{"text":"a\tb"}}')
+@example(b'{"op":"put","key":{"id":"a"},"set":{"text":"b"},}')
+@example(b'{"op":"put","key":{"id":"a"},"set":{"n":[1]}}')
+@example(b'{"op":"put","key":{"id":"a"},"set":{}} x')
+def test_a_key_that_is_read_at_once_is_what_parsing_says(payload: bytes) -> None:
+    read = plain_key(payload)
+    if read is not None:
+        expected = key_parsed(payload)
+        assert read == expected
+        assert expected is not None
+        assert [type(value) for value in read.values()] == [type(value) for value in expected.values()]
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    ("payload", "key"),
+    [
+        (b'{"op":"put","key":{"id":"a","n":-1},"set":{"text":null,"yes":false,"n2":12}}', {"id": "a", "n": -1}),
+        (b' { "op" : "delete" , "table" : "t" , "key" : { "yes" : true } } ', {"yes": True}),
+        ('{"set":{},"key":{"ö":"ü"},"op":"put"}'.encode(), {"ö": "ü"}),
+        (
+            orjson.dumps({"op": "put", "key": {"id": 1}, "set": {str(number): number for number in range(63)}}),
+            {"id": 1},
+        ),
+    ],
+)
+def test_the_key_of_the_common_kind_is_read_at_once(payload: bytes, key: dict[str, Any]) -> None:
+    assert plain_key(payload) == key
+
+
+@needs_compiler
+def test_a_mutation_with_many_columns_is_left_to_parsing() -> None:
+    columns = {str(number): number for number in range(64)}
+    assert plain_key(orjson.dumps({"op": "put", "key": {"id": 1}, "set": columns})) is None

@@ -29,7 +29,7 @@ from walstream.router.effective_time import EffectiveTimes, check_ahead
 from walstream.router.metrics import RouterMetrics
 from walstream.router.waiting_room import Known, Terms, WaitingRoom
 from walstream.wire import Record as KafkaRecord
-from walstream.wire import plain_event, plain_replica
+from walstream.wire import plain_event, plain_key, plain_replica
 
 log = logging.getLogger(__name__)
 
@@ -234,7 +234,8 @@ class RouterProcessor:
             return raw, name, appended, written, terms, record, replica
         if self._template is not None and kind == MUTATION_TYPE and (record is None or record.action == "write"):
             key, payload = (raw.key, raw.value) if record is None else (record.key, record.payload)
-            mismatch = key_mismatch(self._template, mutation_parts(payload or b"")[2], key)
+            row = plain_key(payload) if payload else None
+            mismatch = key_mismatch(self._template, mutation_parts(payload)[2] if row is None else row, key)
             if mismatch is not None:
                 raise RecordRefused("key-mismatch", mismatch)
         return raw, name, appended, written, terms, record, None

@@ -930,6 +930,130 @@ def plain_mutation(bytes payload not None, dict key not None, dict others not No
     )
 
 
+cdef struct Names:
+    # Columns that a mutation has named so far.
+    int count
+    Part each[64]
+
+
+cdef inline bint read_name(const uint8_t** at, const uint8_t* end, Names* names) noexcept nogil:
+    """Read the name of a column that was not named yet, and the sign behind it."""
+    cdef Part name
+    cdef int i
+    if names.count == 64 or not read_text(at, end, &name) or not name.size or not read_sign(at, end, c":"):
+        return False
+    for i in range(names.count):
+        if names.each[i].size == name.size and memcmp(names.each[i].text, name.text, name.size) == 0:
+            return False
+    names.each[names.count] = name
+    names.count += 1
+    return True
+
+
+cdef object read_simple(const uint8_t** at, const uint8_t* end):
+    """Read a text, an integer or a truth value of JSON; None where it is another one, or written otherwise."""
+    cdef Part text
+    cdef int64_t number = 0
+    if read_text(at, end, &text):
+        return PyUnicode_DecodeUTF8(<const char*>text.text, text.size, NULL)
+    if read_word(at, end, b"true", 4):
+        return True
+    if read_word(at, end, b"false", 5):
+        return False
+    return number if read_integer(at, end, &number) else None
+
+
+cdef bint read_key(const uint8_t** at, const uint8_t* end, Names* names, dict columns) except -1:
+    """Read the columns of a key; False where something is not of the common kind."""
+    cdef Part* name
+    if not read_sign(at, end, c"{"):
+        return False
+    while True:
+        if not read_name(at, end, names):
+            return False
+        name = &names.each[names.count - 1]
+        value = read_simple(at, end)
+        if value is None:
+            return False
+        columns[PyUnicode_DecodeUTF8(<const char*>name.text, name.size, NULL)] = value
+        if not read_sign(at, end, c","):
+            return read_sign(at, end, c"}")
+
+
+cdef bint pass_columns(const uint8_t** at, const uint8_t* end, Names* names) noexcept nogil:
+    """Pass an object of columns; False where something is not of the common kind."""
+    cdef Part text
+    cdef int64_t number = 0
+    if not read_sign(at, end, c"{"):
+        return False
+    if at[0] < end and at[0][0] == c"}":
+        return read_sign(at, end, c"}")
+    while True:
+        if not read_name(at, end, names):
+            return False
+        if not (
+            read_text(at, end, &text)
+            or read_word(at, end, b"null", 4)
+            or read_word(at, end, b"true", 4)
+            or read_word(at, end, b"false", 5)
+            or read_integer(at, end, &number)
+        ):
+            return False
+        if not read_sign(at, end, c","):
+            return read_sign(at, end, c"}")
+
+
+def plain_key(bytes payload not None):
+    """Read the key of the common kind of mutation without an object for its JSON; see `plain.plain_key`."""
+    cdef const uint8_t* at = <const uint8_t*>PyBytes_AS_STRING(payload)
+    cdef const uint8_t* end = at + PyBytes_GET_SIZE(payload)
+    cdef Part word, op, table
+    cdef Names names
+    cdef dict columns = {}
+    cdef int seen = 0, which
+    cdef bint is_put
+    names.count = 0
+    if not is_ascii(at, end - at):
+        try:
+            payload.decode()
+        except UnicodeDecodeError:
+            return None
+    if not read_sign(&at, end, c"{"):
+        return None
+    while True:
+        if not read_text(&at, end, &word) or not read_sign(&at, end, c":"):
+            return None
+        if equals(word.text, word.size, b"op", 2):
+            which = 1
+            if not read_text(&at, end, &op):
+                return None
+        elif equals(word.text, word.size, b"table", 5):
+            which = 2
+            if not read_text(&at, end, &table) or not table.size:
+                return None
+        elif equals(word.text, word.size, b"key", 3):
+            which = 4
+            if not read_key(&at, end, &names, columns):
+                return None
+        elif equals(word.text, word.size, b"set", 3):
+            which = 8
+            if not pass_columns(&at, end, &names):
+                return None
+        else:
+            return None
+        if seen & which:
+            return None
+        seen |= which
+        if not read_sign(&at, end, c","):
+            break
+    if not read_sign(&at, end, c"}") or at != end or seen & 5 != 5:
+        return None
+    is_put = equals(op.text, op.size, b"put", 3)
+    if is_put != (seen & 8 != 0) or not (is_put or equals(op.text, op.size, b"delete", 6)):
+        return None
+    return columns
+
+
 cdef uint32_t murmur2(const uint8_t* data, Py_ssize_t size) noexcept nogil:
     """The hash of `walstream.murmur2`."""
     cdef uint32_t m = 0x5BD1E995

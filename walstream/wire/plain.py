@@ -294,6 +294,18 @@ def plain_mutation(
     return None
 
 
+def plain_key(payload: bytes) -> dict[str, str | int | bool] | None:
+    """Read which row the common kind of mutation (`walstream.mutation`) is about.
+
+    Returns
+    -------
+    dict or None
+        The columns of its key. None where it is of another kind or has a fault, and
+        `walstream.mutation.mutation_parts` is to look at it: here always.
+    """
+    return None
+
+
 def partition_of(record: Record, partitions: int) -> int:
     """The partition of a record's key, of so many (`walstream.murmur2`); -1 for a record without one."""
     return -1 if record.key is None else partition_for(record.key, partitions)
