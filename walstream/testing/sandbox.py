@@ -375,8 +375,20 @@ class Sandbox:
                 outputs = {"target": self.copy, "dlq": self.dlq(COPY)}
             committed = self.readback.committed(self.group(stage), self.source(stage))
             reached = {output: ends(topic, committed=False) for output, topic in outputs.items()}
-            if all(reached.values()):  # a broker that has just started knows its groups before it knows its topics
+            if self._goes_on(stage, reached):
                 self._samples.append(Progress(stage, committed, reached))
+
+    def _goes_on(self, stage: str, reached: Mapping[str, Mapping[int, int]]) -> bool:
+        """Whether no output ends before it did at the sample before.
+
+        A broker that has just started knows its groups before its topics, and these before how far they go.
+        """
+        before = next((sample.outputs for sample in reversed(self._samples) if sample.stage == stage), {})
+        return all(
+            end <= reached[output].get(partition, -1)
+            for output, ends in before.items()
+            for partition, end in ends.items()
+        )
 
     @contextmanager
     def sampling(self, every: float = 0.5) -> Iterator[None]:
