@@ -25,7 +25,7 @@ def run(sandbox: Sandbox, *arguments: str) -> subprocess.CompletedProcess[str]:
 def test_it_says_what_was_written_how_late_it_came_and_who_kept_up(make_sandbox: Callable[..., Sandbox]) -> None:
     sandbox = make_sandbox()
     sandbox.start("router", COPY)
-    done = run(sandbox, "--rate", "200/s", "--duration", "3s", "--size", "100B")
+    done = run(sandbox, "--rate", "100/s", "--duration", "6s", "--size", "100B")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     written = found["written"]["true"]
