@@ -45,6 +45,7 @@ class Readback:
         self._timeout = timeout
         self._admin = AdminClient(self._config)
         self._of_groups: dict[str, Consumer] = {}
+        self._given_up: list[AdminClient | Consumer] = []
 
     def partitions(self, topic: str) -> list[int]:
         """Partition numbers of a topic; empty where there is no such topic."""
@@ -122,11 +123,12 @@ class Readback:
         while True:
             try:
                 return ask()
-            except KafkaException:
+            except (KafkaException, TimeoutError):
                 if time.monotonic() > deadline:
                     raise
-                self._admin = AdminClient(self._config)
-                self._of_groups.clear()
+                # Another thread may wait for an answer to the one before, which would never come if it were gone.
+                self._given_up += [self._admin, *self._of_groups.values()]
+                self._admin, self._of_groups = AdminClient(self._config), {}
             time.sleep(0.1)
 
     def committed(self, group: str, topic: str) -> dict[int, int]:
