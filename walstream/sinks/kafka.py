@@ -139,7 +139,7 @@ class KafkaSink(Sink):
             entry = batch[place]
             return writer.append(entry.timestamp, entry.key, entry.value, list(entry.headers))
 
-        failed = await self._writer.write(partitions, append, batch[0].partition)
+        failed = await self._writer.write(partitions, append, batch[0].partition) if partitions else {}
         some_applied = len(failed) < sum(map(len, partitions.values()))
         for i, error in failed.items():
             verdict = self.verdict(error)
