@@ -53,14 +53,9 @@ class Shape:
     stamped: bool = False
 
 
-def mutation(number: int, rows: int) -> tuple[str, int, str]:
+def mutation(number: int, rows: int, note: str | None = None) -> tuple[str, int, str]:
     """Partition key, clustering key and text of the row of a number; the same from every process."""
-    return f"row-{number // rows:09d}", number % rows, random.Random(number).randbytes(50).hex()
-
-
-def stamped(number: int, rows: int, nanoseconds: int) -> tuple[str, int, str]:
-    """The same row, whose text is when it was written."""
-    return f"row-{number // rows:09d}", number % rows, str(nanoseconds)
+    return f"row-{number // rows:09d}", number % rows, note or random.Random(number).randbytes(50).hex()
 
 
 def records(shape: Shape, count: int, seed: int, first: int = 0) -> Iterator[tuple[bytes, bytes, Headers, bool]]:
@@ -97,7 +92,7 @@ def records(shape: Shape, count: int, seed: int, first: int = 0) -> Iterator[tup
             ("trace", b"%016x" % rng.getrandbits(64)),
         ]
         if shape.rows:
-            row, seq, note = stamped(number, shape.rows, nanoseconds) if shape.stamped else mutation(number, shape.rows)
+            row, seq, note = mutation(number, shape.rows, str(nanoseconds) if shape.stamped else None)
             key, value = (
                 row.encode(),
                 orjson.dumps({"op": "put", "key": {"id": row, "seq": seq}, "set": {"note": note}}),

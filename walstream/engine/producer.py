@@ -198,9 +198,11 @@ class TransactionalProducer:
         _check(code for _, errors, *_ in answer.errors for _, code, *_ in errors)
 
     async def _end(self) -> None:
-        request: Any = EndTxnRequest(self.transactional_id, self._id, self._epoch, True)
+        request: Any
         if self._second:
             request = protocol.EndTxnRequest(self.transactional_id, self._id, self._epoch)
+        else:
+            request = EndTxnRequest(self.transactional_id, self._id, self._epoch, True)
         answer = await self._coordinate(CoordinationType.TRANSACTION, self.transactional_id, request)
         _check([answer.error_code])
         if self._second:
@@ -270,9 +272,11 @@ class TransactionalProducer:
         """Send batches to one broker; for each its error's code, and the offset of its first record."""
         topics = _by_topic((topic, (partition, batch)) for (topic, partition), batch in batches.items())
         sent = self._clock.boot()
-        request: Any = ProduceRequest(self.transactional_id, -1, REQUEST_TIMEOUT, topics)
+        request: Any
         if self._second:
             request = protocol.ProduceRequest(self.transactional_id, REQUEST_TIMEOUT, topics)
+        else:
+            request = ProduceRequest(self.transactional_id, -1, REQUEST_TIMEOUT, topics)
         answer = await self._client.send(node, request)
         parts = [(topic, part) for topic, parts, *_ in answer.topics for part in parts]
         appended = max(part[3] for _, part in parts)

@@ -94,7 +94,6 @@ class KafkaWriter:
         # What was sent and not answered in time. Only once it is, the next batch of that lane may follow: so
         # order holds, and an unreachable cluster does not make batches pile up.
         self._unanswered: dict[Lane, asyncio.Task[None]] = {}
-        self._sending: set[asyncio.Task[None]] = set()
         self.sender = KafkaSender(kafka, topic)
 
     async def open(self) -> None:
@@ -110,10 +109,10 @@ class KafkaWriter:
     async def close(self) -> None:
         """Disconnect; what is not answered soon comes again from the log."""
         try:
-            if self._sending:
-                await asyncio.wait(self._sending, timeout=CLOSING_S)
+            if self._unanswered:
+                await asyncio.wait(set(self._unanswered.values()), timeout=CLOSING_S)
         finally:  # a sender that went on trying would send behind its successor
-            for sending in self._sending:
+            for sending in self._unanswered.values():
                 sending.cancel()
             await self.sender.close()
 
@@ -216,14 +215,12 @@ class KafkaWriter:
         lane = lanes[0]
         # A task of its own: who waits for it may give up, and it must be known all the same when it is answered.
         sending = asyncio.create_task(self.sender.send(lane, lane[1] % self._partitions, builder))
-        self._sending.add(sending)
         self._unanswered.update(dict.fromkeys(lanes, sending))
         sending.add_done_callback(partial(self._sent, lanes))
         await _answer(sending)
         sending.result()
 
     def _sent(self, lanes: Sequence[Lane], sending: asyncio.Task[None]) -> None:
-        self._sending.discard(sending)
         for lane in lanes:
             if self._unanswered.get(lane) is sending:
                 del self._unanswered[lane]
