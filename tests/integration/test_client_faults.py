@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 from confluent_kafka.admin import AdminClient, NewTopic
@@ -17,26 +17,6 @@ from walstream.testing.servers import Server
 
 TIMEOUT = 1.5  # seconds; short, since most tests wait for it
 NAMESPACE = "cut"
-
-MakeServer = Callable[..., Server]
-
-
-@pytest.fixture(scope="module")
-def advertised() -> int:
-    """Choose the port to which the Kafka sends its clients, and where the tests put a proxy."""
-    return free_port()
-
-
-@pytest.fixture(scope="module")
-def kafka(make_kafka: MakeServer, advertised: int) -> Server:
-    return make_kafka(advertised=advertised)
-
-
-@pytest.fixture
-async def proxy(kafka: Server, advertised: int) -> AsyncIterator[Proxy]:
-    assert kafka.proxied is not None
-    async with Proxy(kafka.proxied.host, kafka.proxied.port, listen_port=advertised) as proxy:
-        yield proxy
 
 
 @pytest.fixture

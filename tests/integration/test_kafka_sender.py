@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from walstream.kafka import KafkaConnection
-from walstream.local.ports import free_port
 from walstream.sinks import kafka_sender
 from walstream.sinks.kafka_sender import CONNECTIONS, KafkaSender
 from walstream.testing.proxy import Direction, Proxy
@@ -18,24 +17,6 @@ from walstream.testing.servers import Server
 from walstream.wire.builder import BatchBuilder
 
 LANES, BATCHES = 10, 30
-
-
-@pytest.fixture(scope="module")
-def advertised() -> int:
-    """Choose the port to which the Kafka sends its clients, and where the tests put a proxy."""
-    return free_port()
-
-
-@pytest.fixture(scope="module")
-def kafka(make_kafka: Callable[..., Server], advertised: int) -> Server:
-    return make_kafka(advertised=advertised)
-
-
-@pytest.fixture
-async def proxy(kafka: Server, advertised: int) -> AsyncIterator[Proxy]:
-    assert kafka.proxied is not None
-    async with Proxy(kafka.proxied.host, kafka.proxied.port, listen_port=advertised) as proxy:
-        yield proxy
 
 
 @pytest.fixture
