@@ -322,5 +322,6 @@ def test_where_each_region_delays_for_itself_a_write_is_due_though_the_first_is_
         worker.start()
     wait_until(lambda: b"local" in kinds(east), 60.0, lambda: str(kinds(east)))
     assert kinds(east) == [b"scheduled", b"local"]
+    # What the east had sent and not committed when it was killed is sent again; the log (above) has it once.
     ingress = west.readback.records(f"{west.namespace}.ingress")
-    assert [headers_of(record).get("walstream-kind") for record in ingress] == [None, b"scheduled"]
+    assert {headers_of(record).get("walstream-kind") for record in ingress} == {None, b"scheduled"}
