@@ -69,7 +69,7 @@ def test_a_build_that_is_killed_goes_on_and_writes_race_it(sandbox: IndexedSandb
         command = [sys.executable, "-m", "walstream", "index", "build", f"{sandbox.name}.{INDEX}", "--rate", "500/s"]
         building = subprocess.Popen(command, env=sandbox.environment | {"PYTHONPATH": str(Path.cwd())})
         wait_until(
-            lambda: 0 < (read(invoke("status", "--json"))["build"] or {"share": 0})["share"] < 1, 30, "a part is noted"
+            lambda: 0 < (read(invoke("status", "--json"))["build"] or {"share": 0})["share"] < 1, 90, "a part is noted"
         )
         building.send_signal(signal.SIGKILL)
         building.wait()

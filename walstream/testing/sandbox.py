@@ -81,6 +81,8 @@ class Sandbox:
         Of the namespace.
     targets
         These instead, by name; a Cassandra is only there for those that name it.
+    seen_by
+        Address of the brokers for producers and for who looks on, where it is not that of the workers.
     """
 
     def __init__(
@@ -91,12 +93,13 @@ class Sandbox:
         *,
         partitions: int = 4,
         targets: Mapping[str, OwnTarget] | None = None,
+        seen_by: str | None = None,
     ) -> None:
         self.name = f"t{uuid.uuid4().hex[:8]}"
         self.folder, self.brokers, self.cassandra, self.partitions = folder, brokers, cassandra, partitions
         self.own = dict(targets or {})
         self.targets = tuple(self.own) or ((COPY,) if cassandra is None else (COPY, BASE))
-        self.kafka: dict[str, Any] = {"bootstrap.servers": brokers}
+        self.kafka: dict[str, Any] = {"bootstrap.servers": seen_by or brokers}
         self.readback = Readback(self.kafka)
         self._admin = AdminClient(self.kafka)
         self.ledger = Ledger()
