@@ -206,6 +206,58 @@ def test_taking_and_putting_back_loses_nothing(
     assert fetch.is_done
 
 
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=6), st.integers(1, 5), st.integers(0, 12))
+def test_joined_fetches_are_read_as_one(sizes: list[int], some: int, before: int) -> None:
+    """Fetches of so many records, of which 0 is one of markers only; some were taken out before they are joined."""
+    fetches, base = [], 0
+    for size in sizes:
+        raw = (
+            batch(base, [b"k"] * size) if size else batch(base, [COMMIT], transactional=True, control=True, producer=7)
+        )
+        fetches.append(taken(raw, base)[0])
+        base = fetches[-1].next_offset
+    first = fetches[0]
+    offsets = [record.offset for record in first.take(before)] if before else []
+    joined = [first.join(fetch, 1 << 20) for fetch in fetches[1:]]
+    assert all(joined) and (first.count, first.next_offset) == (len(sizes), base)
+    assert first.size == sum(fetch.size for fetch in fetches[1:]) + len(some_records(0, sizes[0]))
+    while not first.is_done:
+        offsets += [record.offset for record in first.take(some)]
+    expected = [offset for fetch_base, size in bases(sizes) for offset in range(fetch_base, fetch_base + size)]
+    assert (offsets, first.position) == (expected, base)
+
+
+def bases(sizes: list[int]) -> list[tuple[int, int]]:
+    """Where each of the fetches begins, and its records; one of markers has none and takes an offset."""
+    found, base = [], 0
+    for size in sizes:
+        found.append((base, size))
+        base += size or 1
+    return found
+
+
+def some_records(base: int, size: int) -> bytes:
+    """So many, or a marker."""
+    return batch(base, [b"k"] * size) if size else batch(base, [COMMIT], transactional=True, control=True, producer=7)
+
+
+def test_what_does_not_belong_together_is_not_joined() -> None:
+    def fetch(base: int, epoch: int = 0, start: int | None = None) -> Fetch:
+        raw = batch(base, [b"a", b"b"])
+        start = base if start is None else start
+        return Fetch("topic", 0, start, base + 2, split(raw), len(raw), epoch)
+
+    size = fetch(0).size
+    assert not fetch(0).join(fetch(2), 2 * size - 1), "too large"
+    assert not fetch(0).join(fetch(3), 2 * size), "a gap between them"
+    assert not fetch(0).join(fetch(2, epoch=1), 2 * size), "from after a seek"
+    begun = fetch(2)
+    begun.take(1)
+    assert not fetch(0).join(begun, 2 * size), "in part taken out"
+    inside = Fetch("topic", 0, 2, 3, split(batch(1, [b"a", b"b"])), size)
+    assert not fetch(0).join(inside, 2 * size), "begins inside a batch"
+
+
 def test_batches_that_compaction_has_emptied() -> None:
     raw = (
         emptied(batch(0, [b"a", b"b"]))

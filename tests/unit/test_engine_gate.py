@@ -7,29 +7,40 @@ from hypothesis import strategies as st
 
 from walstream.engine.gate import Gate
 
+SMALL = 100
 
-@given(st.integers(1, 4), st.lists(st.sampled_from(["open", "close", "take", "done"]), max_size=60))
-def test_against_a_counter(limit: int, steps: list[str]) -> None:
-    gate = Gate(limit)
-    is_open, waiting, epoch = False, 0, 0
+
+@given(
+    st.integers(1, 4),
+    st.lists(
+        st.one_of(
+            st.sampled_from(["open", "close"]), st.integers(0, 60), st.tuples(st.integers(1, 3), st.integers(0, 90))
+        ),
+        max_size=60,
+    ),
+)
+def test_against_counters(limit: int, steps: list[str | int | tuple[int, int]]) -> None:
+    """Steps are an `open`, a `close`, the bytes of a fetch that is taken, or how many are done with how many bytes."""
+    gate = Gate(limit, SMALL)
+    is_open, waiting, size, epoch = False, 0, 0, 0
     for step in steps:
-        if step == "open":
-            is_open, waiting, epoch = True, 0, epoch + 1
-        elif step == "close":
-            is_open = False
-        elif step == "take":
-            if not gate.has_room:
-                continue
-            waiting += 1
-        else:
-            waiting = max(waiting - 1, 0)
-        if step == "done":
-            gate.done()
-        else:
-            getattr(gate, step)()
+        match step:
+            case "open":
+                is_open, waiting, size, epoch = True, 0, 0, epoch + 1
+                gate.open()
+            case "close":
+                is_open = False
+                gate.close()
+            case int(taken):
+                if not gate.has_room:
+                    continue
+                waiting, size = waiting + 1, size + taken
+                gate.take(taken)
+            case (count, done):
+                waiting, size = max(waiting - count, 0), max(size - done, 0)
+                gate.done(count, done)
         assert (gate.is_open, gate.waiting, gate.epoch) == (is_open, waiting, epoch)
-        assert gate.has_room == (is_open and waiting < limit)
-        assert gate.waiting <= limit
+        assert gate.has_room == (is_open and (waiting < limit or size < SMALL))
 
 
 def test_is_closed_at_first() -> None:
@@ -37,12 +48,12 @@ def test_is_closed_at_first() -> None:
 
 
 def test_work_of_an_older_epoch_makes_no_room_that_is_not_there() -> None:
-    gate = Gate(2)
+    gate = Gate(2, SMALL)
     gate.open()
-    gate.take()
+    gate.take(SMALL)
     gate.open()
-    gate.done()
+    gate.done(1, SMALL)
     assert gate.waiting == 0
-    gate.take()
-    gate.take()
+    gate.take(SMALL)
+    gate.take(SMALL)
     assert not gate.has_room

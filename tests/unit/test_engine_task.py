@@ -18,7 +18,7 @@ from walstream.engine import task as module
 from walstream.engine.checkpoint import Checkpoint
 from walstream.engine.clock import Clock
 from walstream.engine.fetch import Fetch
-from walstream.engine.gate import Gate
+from walstream.engine.gate import SMALL, Gate
 from walstream.engine.pace import Pace
 from walstream.engine.store import Store
 from walstream.engine.task import State, Task
@@ -227,12 +227,14 @@ class Worker:
         await self.until(lambda: bool(self.consumer.seeks))
         await self.until(lambda: self.task.state is State.IDLE)
 
-    def fetch(self, offset: int, count: int = 1, *, epoch: int | None = None, source: TP = SOURCE) -> None:
+    def fetch(
+        self, offset: int, count: int = 1, *, epoch: int | None = None, source: TP = SOURCE, size: int = 100
+    ) -> None:
         """Let a fetch come in."""
         gate = self.consumer.gates[source]
-        gate.take()
+        gate.take(size)
         epoch = gate.epoch if epoch is None else epoch
-        self.task.offer(Fetch(source.topic, 0, offset, offset + count, [batch(offset, count)], 100, epoch))
+        self.task.offer(Fetch(source.topic, 0, offset, offset + count, [batch(offset, count)], size, epoch))
 
     async def until(self, condition: Callable[[], bool]) -> None:
         async with asyncio.timeout(5):
@@ -357,7 +359,7 @@ async def test_a_gap_is_sought_back(worker: Worker) -> None:
 async def test_a_fetch_that_never_arrives_is_sought_back(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inbox, "LOST_FETCH", 0.02)
     await worker.start()
-    worker.gate.take()
+    worker.gate.take(100)
     worker.task.check_lost()
     assert worker.consumer.seeks == [0]
     await asyncio.sleep(0.03)
@@ -476,7 +478,7 @@ async def test_what_nobody_reads_does_not_keep_the_offsets_that_waited(
     worker: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await hold_offsets(worker, monkeypatch)
-    worker.gate.take()
+    worker.gate.take(100)
     worker.task.offer(Fetch("source", 0, 1, 2, [batch(1, 1, unreadable=True)], 100, worker.gate.epoch))
     await worker.until(lambda: bool(worker.failed))
     assert isinstance(worker.failed[0], Unreadable)
@@ -492,6 +494,26 @@ async def test_a_worker_learns_how_long_its_transactions_take(worker: Worker) ->
     await worker.until(lambda: worker.engine.pace.wait >= 20)
 
 
+async def test_small_fetches_that_came_meanwhile_are_worked_on_together(worker: Worker) -> None:
+    goes_on, calls = asyncio.Event(), 0
+
+    async def far_away() -> None:
+        nonlocal calls
+        calls += 1
+        await goes_on.wait()
+
+    worker.processor.work = far_away
+    await worker.start()
+    worker.fetch(0)
+    await worker.until(lambda: calls == 1)
+    for offset in range(1, 6):
+        assert worker.gate.has_room
+        worker.fetch(offset)
+    goes_on.set()
+    await worker.until(lambda: worker.broker.committed == 6)
+    assert (calls, worker.processor.seen, worker.gate.waiting) == (2, [0, 1, 2, 3, 4, 5], 0)
+
+
 # ------------------------------------------------------------------------------------------------ what is not wanted
 
 
@@ -501,14 +523,14 @@ async def test_what_is_not_wanted_waits_and_is_neither_read_on_nor_lost(
     monkeypatch.setattr(inbox, "LOST_FETCH", 0)
     worker.processor.unwanted = {"source"}
     await worker.start()
-    worker.fetch(0)
-    worker.fetch(1)
+    worker.fetch(0, size=SMALL)
+    worker.fetch(1, size=SMALL)
     for _ in range(3):
         worker.task.check_lost()
         worker.task.check_due()
         await asyncio.sleep(0.002)
     assert (worker.task.state, worker.processor.topics, worker.consumer.seeks) == (State.IDLE, [], [0])
-    assert not worker.gate.has_room, "no more than two are held"
+    assert not worker.gate.has_room, "no more than two large ones are held"
     worker.processor.unwanted = set()
     worker.task.check_due()
     await worker.until(lambda: worker.broker.committed == 2)
@@ -524,7 +546,7 @@ async def test_what_waited_before_a_seek_does_not_count_for_what_was_fetched_sin
     worker.fetch(0)
     worker.fetch(2)
     await worker.until(lambda: worker.consumer.seeks == [0, 1])
-    worker.gate.take()
+    worker.gate.take(100)
     worker.task.check_lost()
     worker.task.check_lost()
     await worker.until(lambda: worker.consumer.seeks == [0, 1, 1])
@@ -675,10 +697,10 @@ async def test_what_was_put_back_in_the_first_keeps_the_next_from_being_read(wor
 async def test_sources_take_turns(worker: Worker) -> None:
     worker.processor.unwanted = {"first", "source"}
     await worker.start()
-    worker.fetch(0, 2)
-    worker.fetch(2)
-    worker.fetch(0, source=FIRST)
-    worker.fetch(1, source=FIRST)
+    worker.fetch(0, 2, size=SMALL)
+    worker.fetch(2, size=SMALL)
+    worker.fetch(0, source=FIRST, size=SMALL)
+    worker.fetch(1, source=FIRST, size=SMALL)
     worker.processor.unwanted = set()
     worker.task.check_due()
     await worker.until(lambda: worker.broker.transactions != [])
@@ -752,7 +774,7 @@ async def test_what_nobody_reads_in_one_source_ends_the_worker_when_all_else_is_
     await worker.start()
     worker.fetch(0, 2)
     gate = worker.consumer.gates[FIRST]
-    gate.take()
+    gate.take(100)
     worker.task.offer(Fetch("first", 0, 0, 1, [batch(0, 1, unreadable=True)], 10, gate.epoch))
     await worker.until(lambda: bool(worker.failed))
     assert isinstance(worker.failed[0], Unreadable) and worker.failed[0].where == "first-0"
@@ -827,7 +849,7 @@ async def test_fetches_and_due_work_take_turns(worker: Worker) -> None:
     worker.processor.process_due = due  # type: ignore[method-assign]
     worker.processor.due = list(range(30))
     for offset in range(3):
-        worker.fetch(offset)
+        worker.fetch(offset, size=SMALL)
     await worker.until(lambda: worker.processor.due == [] and worker.broker.committed == 3)
     assert order == ["fetch", "due"] * 3
     assert worker.broker.transactions == [{"source": 3}], "all in one checkpoint"
@@ -1032,7 +1054,7 @@ async def test_what_nobody_reads_ends_the_worker_when_all_before_it_is_committed
     """However much of the fetch was taken out before."""
     await worker.start()
     worker.broker.slow = 0.05
-    worker.gate.take()
+    worker.gate.take(100)
     batches = [batch(0, first), batch(first, 2, unreadable=True), batch(first + 2, 1)]
     worker.task.offer(Fetch("source", 0, 0, first + 3, batches, 10, worker.gate.epoch))
     worker.fetch(first + 3, 2)
@@ -1048,7 +1070,7 @@ async def test_what_nobody_reads_ends_the_worker_when_all_before_it_is_committed
 async def test_what_nobody_reads_ends_the_next_worker_too(worker: Worker) -> None:
     worker.broker.committed = 2
     await worker.start()
-    worker.gate.take()
+    worker.gate.take(100)
     batches = [batch(0, 4, unreadable=True), batch(4, 1)]
     worker.task.offer(Fetch("source", 0, 2, 5, batches, 10, worker.gate.epoch))
     await worker.until(lambda: bool(worker.failed))

@@ -48,12 +48,15 @@ class Fetch:
         The position after the fetch; gaps and transaction markers at the end are before it.
     size
         Bytes, as they came over the wire.
+    count
+        How many fetches it was made of.
     epoch
         The gate's epoch when the fetch was taken; a seek starts a new one.
     """
 
     __slots__ = (
-        "_back", "_batches", "_records", "epoch", "next_offset", "offset", "partition", "position", "size", "topic",
+        "_back", "_batches", "_records", "count", "epoch", "next_offset", "offset", "partition", "position", "size",
+        "topic",
     )  # fmt: skip
 
     def __init__(
@@ -63,10 +66,24 @@ class Fetch:
         self.topic, self.partition = topic, partition
         self.offset = self.position = offset
         self.next_offset = next_offset
-        self.size, self.epoch = size, epoch
+        self.size, self.epoch, self.count = size, epoch, 1
         self._batches = deque(batches)
         self._records: Iterator[Record] = iter(())
         self._back: list[Record] = []
+
+    def join(self, other: Fetch, most: int) -> bool:
+        """Take in the fetch that follows this one, if both have no more than so many bytes; whether it was done."""
+        if self.size + other.size > most:
+            return False
+        if other.offset != self.next_offset or other.position != other.offset or other.epoch != self.epoch:
+            return False
+        if other._batches and other._batches[0].base_offset < other.offset:
+            return False  # it begins in the middle of a batch, and only the fetch itself knows where
+        self._batches += other._batches
+        self.next_offset = other.next_offset
+        self.size += other.size
+        self.count += other.count
+        return True
 
     def take(self, count: int) -> list[Record]:
         """Decode the next records, at most so many; fewer where the fetch ends, or what follows cannot be read.

@@ -6,9 +6,13 @@ fetched bytes stay where aiokafka put them, and aiokafka fetches no more of that
 
 from __future__ import annotations
 
+SMALL = 128 << 10  # bytes; so much may wait in any number of fetches
+
 
 class Gate:
-    """How many fetches of a partition may wait undecoded.
+    """How many fetches of a partition may wait undecoded; any number, while all of them together are small.
+
+    What comes in while a target far away takes its time is then worked on together, and does not wait for its own turn.
 
     The consumer's thread calls `open` and `take`, the main thread `done`, and never while `open` is under way, so no
     lock is needed.
@@ -17,20 +21,23 @@ class Gate:
     ----------
     limit
         Fetches that may be under way or waiting at once.
+    small
+        Bytes; with less in all of them, there may be more.
     """
 
-    __slots__ = ("_done", "_is_open", "_limit", "_taken", "epoch")
+    __slots__ = ("_done", "_is_open", "_limit", "_passed", "_small", "_taken", "_worked_off", "epoch")
 
-    def __init__(self, limit: int = 2) -> None:
-        self._limit = limit
+    def __init__(self, limit: int = 2, small: int = SMALL) -> None:
+        self._limit, self._small = limit, small
         self._taken = self._done = 0
+        self._passed = self._worked_off = 0  # bytes
         self._is_open = False
         self.epoch = 0
 
     def open(self) -> None:
         """Let fetches through, from the position that was just sought: what was taken before is of an older epoch."""
         self.epoch += 1
-        self._done = self._taken
+        self._done, self._worked_off = self._taken, self._passed
         self._is_open = True
 
     def close(self) -> None:
@@ -43,18 +50,21 @@ class Gate:
 
     @property
     def has_room(self) -> bool:
-        return self._is_open and self._taken - self._done < self._limit
+        return self._is_open and (
+            self._taken - self._done < self._limit or self._passed - self._worked_off < self._small
+        )
 
     @property
     def waiting(self) -> int:
         """Fetches that were taken and are not done."""
         return self._taken - self._done
 
-    def take(self) -> None:
-        """Count a fetch that leaves aiokafka."""
+    def take(self, size: int) -> None:
+        """Count a fetch of so many bytes that leaves aiokafka."""
         self._taken += 1
+        self._passed += size
 
-    def done(self) -> None:
-        """Count a fetch whose work is done, or that was refused."""
-        if self._done < self._taken:
-            self._done += 1
+    def done(self, count: int, size: int) -> None:
+        """Count fetches whose work is done, and the bytes of all of them."""
+        self._done = min(self._done + count, self._taken)
+        self._worked_off = min(self._worked_off + size, self._passed)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from faust.types import TP
 
 from walstream.engine.fetch import Fetch
-from walstream.engine.gate import Gate
+from walstream.engine.gate import SMALL, Gate
 
 if TYPE_CHECKING:
     from walstream.engine.engine import Engine
@@ -52,6 +52,13 @@ class Queue:
         self.fetches: deque[Fetch] = deque()
         self.expected = self.position = self.end = 0
         self.lost_since: float | None = None
+
+    def front(self) -> Fetch:
+        """What is to be worked on next: the first fetch, and with it those behind it while all of it is small."""
+        first = self.fetches[0]
+        while len(self.fetches) > 1 and first.join(self.fetches[1], SMALL):
+            del self.fetches[1]
+        return first
 
 
 class Inbox:
@@ -119,7 +126,7 @@ class Inbox:
         """Let go of the first fetch of a queue: another one may be read."""
         fetch, gate = queue.fetches.popleft(), self._gate(queue)
         if gate is not None and fetch.epoch == gate.epoch:  # the gate has forgotten those from before a seek
-            gate.done()
+            gate.done(fetch.count, fetch.size)
             self._engine.consumer.wake()
 
     def has_wanted(self, wants: Callable[[str], bool]) -> bool:
@@ -160,7 +167,7 @@ class Inbox:
         return self._engine.consumer.gates.get(queue.tp)
 
     def _misses(self, queue: Queue, gate: Gate) -> bool:
-        return gate.waiting > sum(fetch.epoch == gate.epoch for fetch in queue.fetches)
+        return gate.waiting > sum(fetch.count for fetch in queue.fetches if fetch.epoch == gate.epoch)
 
     def _seek_back(self, queue: Queue, gate: Gate) -> None:
         gate.close()

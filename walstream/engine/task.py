@@ -256,8 +256,8 @@ class Task:
             await self._commit(last)
 
     async def _process(self, processor: Processor, queue: Queue, building: Checkpoint) -> Unreadable | None:
-        """Work on the fetch at the front; give the error if what comes next in it cannot be read."""
-        fetch = queue.fetches[0]
+        """Work on what is at the front; give the error if what comes next in it cannot be read."""
+        fetch = queue.front()
         unreadable = None
         try:
             await processor.process(fetch, building)

@@ -158,7 +158,7 @@ class FetchConsumerThread(AIOKafkaConsumerThread):
         with fetcher._subscriptions.fetch_context():
             fetches, errors = drain(fetcher, room)
         for fetch in fetches:
-            gates[TP(fetch.topic, fetch.partition)].take()
+            gates[TP(fetch.topic, fetch.partition)].take(fetch.size)
         return fetches, errors
 
     def _report(self, tp: TopicPartition, error: Exception) -> None:
