@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from walstream.engine.gate import Gate
 
-SMALL = 100
+SIZE = 100
 
 
 @given(
@@ -21,7 +21,7 @@ SMALL = 100
 )
 def test_against_counters(limit: int, steps: list[str | int | tuple[int, int]]) -> None:
     """Steps are an `open`, a `close`, the bytes of a fetch that is taken, or how many are done with how many bytes."""
-    gate = Gate(limit, SMALL)
+    gate = Gate(SIZE, limit)
     is_open, waiting, size, epoch = False, 0, 0, 0
     for step in steps:
         match step:
@@ -40,20 +40,20 @@ def test_against_counters(limit: int, steps: list[str | int | tuple[int, int]]) 
                 waiting, size = max(waiting - count, 0), max(size - done, 0)
                 gate.done(count, done)
         assert (gate.is_open, gate.waiting, gate.epoch) == (is_open, waiting, epoch)
-        assert gate.has_room == (is_open and (waiting < limit or size < SMALL))
+        assert gate.has_room == (is_open and (waiting < limit or size < SIZE))
 
 
 def test_is_closed_at_first() -> None:
-    assert not Gate().has_room
+    assert not Gate(SIZE).has_room
 
 
 def test_work_of_an_older_epoch_makes_no_room_that_is_not_there() -> None:
-    gate = Gate(2, SMALL)
+    gate = Gate(SIZE)
     gate.open()
-    gate.take(SMALL)
+    gate.take(SIZE)
     gate.open()
-    gate.done(1, SMALL)
+    gate.done(1, SIZE)
     assert gate.waiting == 0
-    gate.take(SMALL)
-    gate.take(SMALL)
+    gate.take(SIZE)
+    gate.take(SIZE)
     assert not gate.has_room

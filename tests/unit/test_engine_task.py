@@ -18,7 +18,7 @@ from walstream.engine import task as module
 from walstream.engine.checkpoint import Checkpoint
 from walstream.engine.clock import Clock
 from walstream.engine.fetch import Fetch
-from walstream.engine.gate import SMALL, Gate
+from walstream.engine.gate import Gate
 from walstream.engine.pace import Pace
 from walstream.engine.store import Store
 from walstream.engine.task import State, Task
@@ -30,6 +30,7 @@ from walstream.wire.batch import Batch
 from walstream.wire.builder import BatchBuilder
 
 SOURCE, FIRST = TP("source", 0), TP("first", 0)
+LARGE = 1 << 20  # bytes of a fetch
 TABLE = TableSpec("seen", "seen.changelog")
 
 
@@ -212,7 +213,7 @@ class Worker:
             consumer=self.consumer, connection={}, group="group", topic_ids={TABLE.changelog: "id"}, cache=None,
             open_store=lambda topology, partition: Store(folder, topology.tables, {TABLE.changelog: "id"}),
             opening=asyncio.Semaphore(1), fail=self.failed.append,
-            make_sure=None, check_topics=nothing, clock=self.time.clock, pace=Pace(0),
+            make_sure=None, check_topics=nothing, fetch_size=LARGE, clock=self.time.clock, pace=Pace(0),
             spawn=lambda work: self.spawned.append(asyncio.create_task(work)),
         )  # fmt: skip
         topology = Topology("t", sources, 1, (TABLE,), lambda partition: self.processor, ("log",), latency=1_000)
@@ -523,8 +524,8 @@ async def test_what_is_not_wanted_waits_and_is_neither_read_on_nor_lost(
     monkeypatch.setattr(inbox, "LOST_FETCH", 0)
     worker.processor.unwanted = {"source"}
     await worker.start()
-    worker.fetch(0, size=SMALL)
-    worker.fetch(1, size=SMALL)
+    worker.fetch(0, size=LARGE)
+    worker.fetch(1, size=LARGE)
     for _ in range(3):
         worker.task.check_lost()
         worker.task.check_due()
@@ -697,10 +698,10 @@ async def test_what_was_put_back_in_the_first_keeps_the_next_from_being_read(wor
 async def test_sources_take_turns(worker: Worker) -> None:
     worker.processor.unwanted = {"first", "source"}
     await worker.start()
-    worker.fetch(0, 2, size=SMALL)
-    worker.fetch(2, size=SMALL)
-    worker.fetch(0, source=FIRST, size=SMALL)
-    worker.fetch(1, source=FIRST, size=SMALL)
+    worker.fetch(0, 2, size=LARGE)
+    worker.fetch(2, size=LARGE)
+    worker.fetch(0, source=FIRST, size=LARGE)
+    worker.fetch(1, source=FIRST, size=LARGE)
     worker.processor.unwanted = set()
     worker.task.check_due()
     await worker.until(lambda: worker.broker.transactions != [])
@@ -849,7 +850,7 @@ async def test_fetches_and_due_work_take_turns(worker: Worker) -> None:
     worker.processor.process_due = due  # type: ignore[method-assign]
     worker.processor.due = list(range(30))
     for offset in range(3):
-        worker.fetch(offset, size=SMALL)
+        worker.fetch(offset, size=LARGE)
     await worker.until(lambda: worker.processor.due == [] and worker.broker.committed == 3)
     assert order == ["fetch", "due"] * 3
     assert worker.broker.transactions == [{"source": 3}], "all in one checkpoint"

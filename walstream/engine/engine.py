@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 CACHE_SIZE = 64 << 20  # bytes of RocksDB blocks, for all stores together
+FETCH_MEMORY = 32 << 20  # bytes that one fetch of all partitions may have, before partitions share it
+FETCH_MOST, FETCH_LEAST = 2 << 20, 128 << 10  # bytes per partition and fetch
 CHECKPOINT_MEMORY, CHECKPOINT_LEAST = 8 << 20, 512 << 10  # bytes of output being built, by all tasks and by each
 WRITE_MEMORY = 64 << 20  # bytes of what RocksDB has not written to files, for each table of all stores together
 CLOSE_TIMEOUT = 2.0  # s; a rebalance waits for the checkpoint at work, but not for a slow sink
@@ -118,6 +120,11 @@ class Engine:
     @property
     def partition_total(self) -> int:
         return sum(t.partitions * len(t.sources) for t in self.topologies)
+
+    @property
+    def fetch_size(self) -> int:
+        """Bytes that are fetched of a partition at once, at most."""
+        return max(FETCH_LEAST, min(FETCH_MOST, FETCH_MEMORY // max(self.partition_total, 1)))
 
     def open_store(self, topology: Topology, partition: int) -> Store:
         """Open the store of a partition number, for its task or its standby."""

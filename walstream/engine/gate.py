@@ -6,11 +6,9 @@ fetched bytes stay where aiokafka put them, and aiokafka fetches no more of that
 
 from __future__ import annotations
 
-SMALL = 128 << 10  # bytes; so much may wait in any number of fetches
-
 
 class Gate:
-    """How many fetches of a partition may wait undecoded; any number, while all of them together are small.
+    """How many fetches of a partition may wait undecoded; any number, while all of them together are like one.
 
     What comes in while a target far away takes its time is then worked on together, and does not wait for its own turn.
 
@@ -19,16 +17,16 @@ class Gate:
 
     Parameters
     ----------
+    size
+        Bytes of a large fetch; with less in all of them, there may be more.
     limit
         Fetches that may be under way or waiting at once.
-    small
-        Bytes; with less in all of them, there may be more.
     """
 
-    __slots__ = ("_done", "_is_open", "_limit", "_passed", "_small", "_taken", "_worked_off", "epoch")
+    __slots__ = ("_done", "_is_open", "_limit", "_passed", "_size", "_taken", "_worked_off", "epoch")
 
-    def __init__(self, limit: int = 2, small: int = SMALL) -> None:
-        self._limit, self._small = limit, small
+    def __init__(self, size: int, limit: int = 2) -> None:
+        self._size, self._limit = size, limit
         self._taken = self._done = 0
         self._passed = self._worked_off = 0  # bytes
         self._is_open = False
@@ -51,7 +49,7 @@ class Gate:
     @property
     def has_room(self) -> bool:
         return self._is_open and (
-            self._taken - self._done < self._limit or self._passed - self._worked_off < self._small
+            self._taken - self._done < self._limit or self._passed - self._worked_off < self._size
         )
 
     @property

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from faust.types import TP
 
 from walstream.engine.fetch import Fetch
-from walstream.engine.gate import SMALL, Gate
+from walstream.engine.gate import Gate
 
 if TYPE_CHECKING:
     from walstream.engine.engine import Engine
@@ -52,13 +52,6 @@ class Queue:
         self.fetches: deque[Fetch] = deque()
         self.expected = self.position = self.end = 0
         self.lost_since: float | None = None
-
-    def front(self) -> Fetch:
-        """What is to be worked on next: the first fetch, and with it those behind it while all of it is small."""
-        first = self.fetches[0]
-        while len(self.fetches) > 1 and first.join(self.fetches[1], SMALL):
-            del self.fetches[1]
-        return first
 
 
 class Inbox:
@@ -121,6 +114,13 @@ class Inbox:
         queue.expected = fetch.next_offset
         queue.fetches.append(fetch)
         return True
+
+    def front(self, queue: Queue) -> Fetch:
+        """What is to be worked on next: the first fetch, and with it those behind it, up to the size of a large one."""
+        fetches, most = queue.fetches, self._engine.fetch_size
+        while len(fetches) > 1 and fetches[0].join(fetches[1], most):
+            del fetches[1]
+        return fetches[0]
 
     def done(self, queue: Queue) -> None:
         """Let go of the first fetch of a queue: another one may be read."""

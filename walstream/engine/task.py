@@ -147,7 +147,7 @@ class Task:
         began = time.monotonic()
         engine, consumer, topology = self._engine, self._engine.consumer, self.topology
         for tp in self.sources:
-            consumer.gates[tp] = Gate()
+            consumer.gates[tp] = Gate(engine.fetch_size)
         await consumer.hold(self.sources)
         self._producer = TransactionalProducer(
             engine.connection, f"walstream.{topology.name}.{self.partition}", engine.clock
@@ -257,7 +257,7 @@ class Task:
 
     async def _process(self, processor: Processor, queue: Queue, building: Checkpoint) -> Unreadable | None:
         """Work on what is at the front; give the error if what comes next in it cannot be read."""
-        fetch = queue.front()
+        fetch = self._inbox.front(queue)
         unreadable = None
         try:
             await processor.process(fetch, building)

@@ -26,8 +26,6 @@ from walstream.errors import LostRange
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-FETCH_MEMORY = 32 << 20  # bytes that one fetch of all partitions may have, before partitions share it
-FETCH_MOST, FETCH_LEAST = 2 << 20, 128 << 10  # bytes per partition and fetch
 FETCH_ENOUGH = 128 << 10  # bytes that are fetched at once, however little time has passed since the last fetch
 FETCH_WAIT = 500  # ms that a fetch waits for a first record
 FETCH_WAIT_LEAST = 5  # ms that it waits where what was fetched of other partitions is about to be taken
@@ -44,7 +42,6 @@ class FetchConsumerThread(AIOKafkaConsumerThread):
     def _create_worker_consumer(self, transport: Transport) -> AIOKafkaConsumer:
         app = self.app
         self._assignor = app.assignor
-        partitions = app.engine.partition_total
         return AIOKafkaConsumer(
             **app.engine.connection,
             client_id=app.conf.id,
@@ -54,7 +51,7 @@ class FetchConsumerThread(AIOKafkaConsumerThread):
             enable_auto_commit=False,
             auto_offset_reset="none",
             isolation_level="read_committed",
-            max_partition_fetch_bytes=max(FETCH_LEAST, min(FETCH_MOST, FETCH_MEMORY // max(partitions, 1))),
+            max_partition_fetch_bytes=app.engine.fetch_size,
             fetch_max_wait_ms=FETCH_WAIT,
             request_timeout_ms=REQUEST,
             session_timeout_ms=SESSION,
