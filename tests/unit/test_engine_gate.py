@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from walstream.engine.gate import Gate
+from walstream.engine.gate import MANY, Gate
 
 SIZE = 100
 
@@ -40,7 +40,18 @@ def test_against_counters(limit: int, steps: list[str | int | tuple[int, int]]) 
                 waiting, size = max(waiting - count, 0), max(size - done, 0)
                 gate.done(count, done)
         assert (gate.is_open, gate.waiting, gate.epoch) == (is_open, waiting, epoch)
-        assert gate.has_room == (is_open and (waiting < limit or size < SIZE))
+        assert gate.has_room == (is_open and (waiting < limit or (size < SIZE and waiting < MANY)))
+
+
+def test_of_fetches_that_are_tiny_there_are_not_too_many() -> None:
+    gate = Gate(SIZE)
+    gate.open()
+    for _ in range(MANY):
+        assert gate.has_room
+        gate.take(1)
+    assert not gate.has_room
+    gate.done(1, 1)
+    assert gate.has_room
 
 
 def test_is_closed_at_first() -> None:

@@ -6,9 +6,11 @@ fetched bytes stay where aiokafka put them, and aiokafka fetches no more of that
 
 from __future__ import annotations
 
+MANY = 64  # small fetches; behind a target that is down, a trickle would have no end of them
+
 
 class Gate:
-    """How many fetches of a partition may wait undecoded; any number, while all of them together are like one.
+    """How many fetches of a partition may wait undecoded; more of them, while all together are no larger than one.
 
     What comes in while a target far away takes its time is then worked on together, and does not wait for its own turn.
 
@@ -49,7 +51,7 @@ class Gate:
     @property
     def has_room(self) -> bool:
         return self._is_open and (
-            self._taken - self._done < self._limit or self._passed - self._worked_off < self._size
+            self.waiting < self._limit or (self.waiting < MANY and self._passed - self._worked_off < self._size)
         )
 
     @property
