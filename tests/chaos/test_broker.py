@@ -1,8 +1,8 @@
 """The broker restarted under load. Workers need not end; whatever they do, they drain and nothing is lost.
 
 Workers meet the broker as it is. Producers and who looks on come by a proxy that is closed until the broker knows
-itself: librdkafka may never find a cluster again that once said it had no brokers, as a broker does that has just
-started (https://github.com/confluentinc/librdkafka/issues/5301).
+itself: librdkafka may never find a cluster again that once said it had no brokers, as a broker does that is going down
+or has just started (https://github.com/confluentinc/librdkafka/issues/5301).
 """
 
 from __future__ import annotations
@@ -106,8 +106,8 @@ def test_nothing_is_lost_when_the_broker_is_restarted(
         for _ in range(2):
             before = len(sandbox.ledger)
             wait_until(lambda before=before: len(sandbox.ledger) > before + 1_000, 30, "records before the restart")
-            kafka.stop(kill=kill)
             door.shut()
+            kafka.stop(kill=kill)
             kafka.start()
             door.open()
             for stage in ("router", COPY):

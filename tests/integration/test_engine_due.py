@@ -107,7 +107,7 @@ class Owner:
             consumer=Consumer(consumer), connection={"bootstrap_servers": brokers}, group=f"{source}.group",
             open_store=lambda topology, partition: Store(folder, topology.tables, {changelog: "id"}),
             opening=asyncio.Semaphore(1), fail=self.failed.append, make_sure=None, clock=clock,
-            pace=Pace(0),
+            pace=Pace(0), fetch_size=1 << 20,
         )  # fmt: skip
         tables = (TableSpec("timers", changelog),)
         self.task = Task(engine, Topology(source, (source,), 1, tables, lambda partition: self.processor), 0, 1)

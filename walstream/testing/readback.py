@@ -39,12 +39,13 @@ class Readback:
         Seconds that one question may take.
     """
 
-    def __init__(self, config: Mapping[str, Any], timeout: float = 15.0) -> None:
+    def __init__(self, config: Mapping[str, Any], timeout: float = 10.0) -> None:
         # librdkafka waits up to ten seconds between two tries to connect, longer than a broker's restart takes.
         self._config = {"log_level": 2, "reconnect.backoff.max.ms": 500, **config}
         self._timeout = timeout
         self._admin = AdminClient(self._config)
         self._of_groups: dict[str, Consumer] = {}
+        self._given_up: list[AdminClient | Consumer] = []
 
     def partitions(self, topic: str) -> list[int]:
         """Partition numbers of a topic; empty where there is no such topic."""
@@ -114,7 +115,10 @@ class Readback:
         return {int(place.partition): answer.result(self._timeout + 5).offset for place, answer in answers.items()}
 
     def _patiently(self, ask: Callable[[], T]) -> T:
-        """Ask again while a broker that has just started does not know better."""
+        """Ask again while a broker that has just started does not know better.
+
+        With a new client: one that has seen its only broker die may not find it again for minutes, and it was up.
+        """
         deadline = time.monotonic() + _PATIENCE
         while True:
             try:
@@ -122,19 +126,23 @@ class Readback:
             except (KafkaException, TimeoutError):
                 if time.monotonic() > deadline:
                     raise
+                # Another thread may wait for an answer to the one before, which would never come if it were gone.
+                self._given_up += [self._admin, *self._of_groups.values()]
+                self._admin, self._of_groups = AdminClient(self._config), {}
             time.sleep(0.1)
 
     def committed(self, group: str, topic: str) -> dict[int, int]:
         """A group's committed offsets; a partition of which none is committed is left out."""
-        if group not in self._of_groups:
-            # It never joins the group. The admin client could ask too, but it crashes when the coordinator moves
-            # (https://github.com/confluentinc/librdkafka/issues/5040).
-            settings = {"group.id": group, "enable.auto.commit": False, "isolation.level": "read_uncommitted"}
-            self._of_groups[group] = Consumer({**self._config, **settings})
         wanted = [TopicPartition(topic, partition) for partition in self.partitions(topic)]
 
         def ask() -> dict[int, int]:
-            places = self._of_groups[group].committed(wanted, timeout=self._timeout)
+            consumer = self._of_groups.get(group)
+            if consumer is None:
+                # It never joins the group. The admin client could ask too, but it crashes when the coordinator moves
+                # (https://github.com/confluentinc/librdkafka/issues/5040).
+                settings = {"group.id": group, "enable.auto.commit": False, "isolation.level": "read_uncommitted"}
+                consumer = self._of_groups[group] = Consumer({**self._config, **settings})
+            places = consumer.committed(wanted, timeout=self._timeout)
             if errors := [place.error for place in places if place.error is not None]:
                 raise KafkaException(errors[0])
             return {place.partition: place.offset for place in places if place.offset >= 0}
