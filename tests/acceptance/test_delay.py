@@ -70,7 +70,7 @@ def test_delays_cancels_and_reschedules_while_routers_are_killed(
 @pytest.mark.timeout(600)
 def test_many_delays_in_a_long_storm(make_sandbox: Callable[..., Sandbox], seed: int) -> None:
     sandbox = make_sandbox(partitions=6)
-    storm(sandbox, seed, 25, routers=2, rate=1_000, longest=20)
+    storm(sandbox, seed, 25, routers=2, rate=400, longest=20)
     sandbox.drain(180)
     history = sandbox.check(least=15_000)
     assert sum(record.is_delayed for record in history.log) > 5_000
