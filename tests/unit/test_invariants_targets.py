@@ -53,6 +53,10 @@ RIGHT = {
         LOG, deliveries=[LOG[0], LOG[2]], dead=[letter(LOG[1])], redriven=[letter(LOG[1])], redrives=ONCE
     ),
     "expired": history([LOG[0], record(1, extra=EXPIRED), LOG[2]], deliveries=[LOG[0], LOG[2]]),
+    "in time at first, and expired when its key came again": history(
+        [LOG[0], record(1, extra=EXPIRED), LOG[2]],
+        deliveries=[LOG[0], record(1, extra=EXPIRED), LOG[2], LOG[0], LOG[2]],
+    ),
     "headers that do not travel": history(
         [record(0, extra=(("mine", b"x"),))], deliveries=[record(0)], whole=False
     ),
@@ -70,6 +74,11 @@ WRONG = {
         history(LOG, deliveries=[LOG[0], LOG[2]], dead=[letter(LOG[1])], redriven=[letter(LOG[1])]), 2,
     ),
     "out of order": (history(LOG, deliveries=[LOG[1], *LOG]), 3),
+    "one that would have expired, late": (
+        history(
+            [LOG[0], record(1, extra=EXPIRED), LOG[2]], deliveries=[LOG[0], LOG[2], record(1, extra=EXPIRED)]
+        ), 3,
+    ),
     "held, and late": (
         history(LOG, deliveries=[LOG[0], LOG[2], LOG[1]], redriven=[letter(LOG[1])], redrives=ONCE, held=True), 3,
     ),

@@ -284,16 +284,21 @@ def _out_of_order_at(target: Target, log: Sequence[Observed]) -> Iterator[str]:
         key: [record.identity for record in records if record.is_for(target.name) and record.identity not in left_out]
         for key, records in _by_key(log).items()
     }
+    expiring = _identities(record for record in log if record.expiry is not None)
     for key, seen in _by_key(target.deliveries).items():
         place = {identity: index for index, identity in enumerate(due.get(key, ()))}
         last = -1
+        met: set[Identity | None] = set()
         for record in seen:
             index = place.get(record.identity)
             if index is None:
                 continue  # not meant for this target: `lost` says so
-            if index > last + 1:
-                yield f"key {key!r} at {target.name}: {record} came before {due[key][last + 1]}"
+            # What came in time may have expired when its key comes again.
+            missed = [one for one in due[key][last + 1 : index] if one not in expiring or one not in met]
+            if missed:
+                yield f"key {key!r} at {target.name}: {record} came before {missed[0]}"
             last = index
+            met.add(record.identity)
 
 
 # ------------------------------------------------------------------------------------- 5: one identity, one effect
