@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from walstream.testing.history import Headers, History, Observed, Target, foreign
+from walstream.testing.history import Answer, Content, Headers, History, Observed, Target, Written, foreign
 from walstream.testing.invariants import changed, lost, not_one_end, out_of_order
 
 NOW = 1_700_000_000_000  # ms
@@ -109,3 +109,10 @@ def test_what_is_right_passes(name: str) -> None:
 def test_what_is_wrong_is_caught(name: str) -> None:
     wrong, invariant = WRONG[name]
     assert invariant in broken(wrong)
+
+
+@pytest.mark.parametrize(("value", "found"), [(b"v1", []), (b"other", [1])])
+def test_what_is_acknowledged_without_a_place_must_be_somewhere(value: bytes, found: list[int]) -> None:
+    content = Content(b"k", value, foreign(LOG[1].headers), None)
+    written = Written(content, 0, Answer.ACKED, partition=0)
+    assert broken(replace(history(LOG, deliveries=LOG), written=(written,))) == found

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import confluent_kafka
-from confluent_kafka import KafkaError
+from confluent_kafka import KafkaError, KafkaException
 
 from walstream.testing.history import Answer, Content
 from walstream.testing.ledger import Ledger
@@ -94,7 +94,15 @@ class Producer:
     def _write(self) -> None:
         producer = confluent_kafka.Producer(self._config)
         for content, understood in self._paced():
-            self._produce(producer, content, understood, self._answered)
+            try:
+                self._produce(producer, content, understood, self._answered)
+            except KafkaException as error:
+                if not error.args[0].fatal():
+                    raise
+                # A broker that was stopped knows of a producer's batches only the last: whether those before it that
+                # had no answer stand there, it cannot say, and the client is of no more use.
+                producer.flush(FLUSH)
+                producer = confluent_kafka.Producer(self._config)
         producer.flush(FLUSH)
 
     def _paced(self) -> Iterator[tuple[Content, bool]]:
