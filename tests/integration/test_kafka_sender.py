@@ -1,4 +1,4 @@
-"""Batches over a bad network to a real Kafka: each stands there once, and those of a lane in order."""
+"""Batches over a bad network to a real Kafka: each stands there once, and those that wait for each other in order."""
 
 from __future__ import annotations
 
@@ -55,25 +55,25 @@ async def values(proxy: Proxy, topic: str) -> list[bytes]:
 
 
 async def test_what_arrived_and_was_not_answered_stands_once(sender: KafkaSender, proxy: Proxy, topic: str) -> None:
-    await sender.send((0, 0), 0, batch(b"first"))
+    await sender.send(0, batch(b"first"))
     proxy.drop(Direction.RESPONSES)
     passed = proxy.passed[Direction.REQUESTS]
-    sending = asyncio.create_task(sender.send((0, 0), 0, batch(b"second")))
+    sending = asyncio.create_task(sender.send(0, batch(b"second")))
     async with asyncio.timeout(10):
         while proxy.passed[Direction.REQUESTS] == passed:  # noqa: ASYNC110 - nothing tells
             await asyncio.sleep(0.01)
     proxy.reset()
     proxy.heal()
     await sending
-    await sender.send((0, 0), 0, batch(b"third"))
+    await sender.send(0, batch(b"third"))
     assert await values(proxy, topic) == [b"first", b"second", b"third"]
 
 
 async def test_a_silent_connection_is_given_up(sender: KafkaSender, proxy: Proxy, topic: str) -> None:
-    await sender.send((0, 0), 0, batch(b"first"))
+    await sender.send(0, batch(b"first"))
     before = proxy.connections
     proxy.drop(Direction.RESPONSES)
-    sending = asyncio.create_task(sender.send((0, 0), 0, batch(b"second")))
+    sending = asyncio.create_task(sender.send(0, batch(b"second")))
     async with asyncio.timeout(10):
         while proxy.connections == before:  # noqa: ASYNC110 - nothing tells
             await asyncio.sleep(0.01)
@@ -89,7 +89,7 @@ async def test_lanes_keep_their_order_while_connections_break(sender: KafkaSende
     async def lane(number: int) -> None:
         nonlocal done
         for count in range(BATCHES):
-            await sender.send((number, 0), 0, batch(b"%d %d" % (number, count)))
+            await sender.send(0, batch(b"%d %d" % (number, count)))
             done += 1
 
     async def breaking() -> None:

@@ -255,7 +255,7 @@ async def test_an_answer_that_does_not_come_is_the_target_down_and_nothing_piles
     monkeypatch.setattr(kafka_writer, "ANSWER_WITHIN_S", 0.2)
     sent: list[asyncio.Future[None]] = []
 
-    async def silent(lane: tuple[int, int], partition: int, batch: Any) -> None:
+    async def silent(partition: int, batch: Any) -> None:
         sent.append(asyncio.get_running_loop().create_future())
         await sent[-1]
 

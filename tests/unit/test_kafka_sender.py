@@ -18,8 +18,6 @@ from walstream.sinks.kafka_sender import KafkaSender
 from walstream.wire.batch import HEADER
 from walstream.wire.builder import BatchBuilder
 
-LANE = (0, 1)
-
 
 class Client:
     """Notes what it is given, and answers with what it is told: an error, a future, or else that all is well."""
@@ -93,11 +91,12 @@ def batch(*values: bytes) -> BatchBuilder:
     return builder
 
 
-async def test_a_lane_counts_what_the_brokers_have_of_it(sender: KafkaSender, client: Client) -> None:
+async def test_a_producer_counts_what_the_brokers_have_of_it(sender: KafkaSender, client: Client) -> None:
     for builder in (batch(b"1", b"2"), batch(b"3"), batch(b"4")):
-        await sender.send(LANE, 1, builder)
-    await sender.send((1, 1), 1, batch(b"5"))
-    assert client.numbers == [(1, 0), (1, 2), (1, 3), (2, 0)]
+        await sender.send(1, builder)
+    await sender.send(2, batch(b"5"))
+    await sender.send(1, batch(b"6"))
+    assert client.numbers == [(1, 0), (1, 2), (1, 3), (2, 0), (1, 4)]
 
 
 async def test_sequence_numbers_begin_again_where_they_end(
@@ -105,7 +104,7 @@ async def test_sequence_numbers_begin_again_where_they_end(
 ) -> None:
     monkeypatch.setattr(kafka_sender, "SEQUENCES", 3)
     for _ in range(3):
-        await sender.send(LANE, 1, batch(b"1", b"2"))
+        await sender.send(1, batch(b"1", b"2"))
     assert client.numbers == [(1, 0), (1, 2), (1, 1)]
 
 
@@ -123,8 +122,8 @@ async def test_what_may_have_arrived_is_sent_again_as_the_same_bytes(
     sender: KafkaSender, client: Client, failure: Any
 ) -> None:
     client.answers = [failure, failure]
-    await sender.send(LANE, 1, batch(b"1"))
-    await sender.send(LANE, 1, batch(b"2"))
+    await sender.send(1, batch(b"1"))
+    await sender.send(1, batch(b"2"))
     first, again, and_again, second = client.batches
     assert first == again == and_again != second
     assert client.numbers == [(1, 0), (1, 0), (1, 0), (1, 1)]
@@ -132,7 +131,7 @@ async def test_what_may_have_arrived_is_sent_again_as_the_same_bytes(
 
 async def test_another_leader_is_looked_for(sender: KafkaSender, client: Client) -> None:
     client.leaders, client.answers = [2, -1, 1], [kafka_errors.NotLeaderForPartitionError.errno]
-    await sender.send(LANE, 1, batch(b"1"))
+    await sender.send(1, batch(b"1"))
     assert (client.nodes, client.refreshed) == ([1, 2], 2)
 
 
@@ -145,41 +144,43 @@ async def test_another_leader_is_looked_for(sender: KafkaSender, client: Client)
         kafka_errors.MessageSizeTooLargeError,
     ],
 )
-async def test_a_lane_whose_batch_is_refused_begins_anew(sender: KafkaSender, client: Client, refusal: Any) -> None:
-    await sender.send(LANE, 1, batch(b"1"))
+async def test_a_producer_whose_batch_is_refused_begins_anew(sender: KafkaSender, client: Client, refusal: Any) -> None:
+    await sender.send(1, batch(b"1"))
     client.answers = [refusal.errno]
     with pytest.raises(refusal):
-        await sender.send(LANE, 1, batch(b"2"))
-    await sender.send(LANE, 1, batch(b"3"))
+        await sender.send(1, batch(b"2"))
+    await sender.send(1, batch(b"3"))
     assert client.numbers == [(1, 0), (1, 1), (2, 0)]
 
 
 async def test_a_batch_that_the_brokers_have_had_for_long_is_sent(sender: KafkaSender, client: Client) -> None:
     client.answers = [kafka_errors.KafkaConnectionError("gone"), kafka_errors.DuplicateSequenceNumber.errno]
-    await sender.send(LANE, 1, batch(b"1"))
-    await sender.send(LANE, 1, batch(b"2"))
+    await sender.send(1, batch(b"1"))
+    await sender.send(1, batch(b"2"))
     assert client.numbers == [(1, 0), (1, 0), (1, 1)]
 
 
-async def test_a_lane_that_was_given_up_begins_anew(sender: KafkaSender, client: Client) -> None:
+async def test_a_producer_that_was_given_up_begins_anew(sender: KafkaSender, client: Client) -> None:
     client.answers = [asyncio.get_running_loop().create_future()]
-    sending = asyncio.create_task(sender.send(LANE, 1, batch(b"1")))
+    sending = asyncio.create_task(sender.send(1, batch(b"1")))
     await _until(lambda: bool(client.batches))
     sending.cancel()
     await asyncio.wait([sending])
-    await sender.send(LANE, 1, batch(b"2"))
+    await sender.send(1, batch(b"2"))
     assert client.numbers == [(1, 0), (2, 0)]
 
 
-async def test_lanes_do_not_wait_for_each_other(sender: KafkaSender, client: Client) -> None:
-    lanes = [(source, number) for source in range(5) for number in range(5)]
-    answers = client.answers = [asyncio.get_running_loop().create_future() for _ in lanes]
+async def test_batches_do_not_wait_for_each_other(sender: KafkaSender, client: Client) -> None:
+    answers = client.answers = [asyncio.get_running_loop().create_future() for _ in range(25)]
     waiting = list(answers)
-    sending = [asyncio.create_task(sender.send(lane, 1, batch(b"1"))) for lane in lanes]
-    await _until(lambda: len(client.batches) == len(lanes))
+    sending = [asyncio.create_task(sender.send(1, batch(b"1"))) for _ in waiting]
+    await _until(lambda: len(client.batches) == len(waiting))
+    assert len(set(client.numbers)) == len(waiting), "each comes from a producer of its own"
     for answer in waiting:
         answer.set_result(0)
     await asyncio.gather(*sending)
+    await sender.send(1, batch(b"1"))
+    assert client.identities == len(waiting), "of which one is used again"
 
 
 async def test_a_cluster_that_is_away_is_said(client: Client) -> None:

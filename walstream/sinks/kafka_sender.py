@@ -3,8 +3,8 @@
 It speaks the protocol itself, over aiokafka's connections. aiokafka's producer has one request at a time on its way to
 a broker, and over a long way all others wait for its answer; here requests follow each other without waiting.
 
-A lane has a producer id of its own. A batch that is sent again, since its answer was lost, stands there once: brokers
-know how many records of that id they have.
+Each of the batches that are on their way at the same time has a producer id of its own. One that is sent again, since
+its answer was lost, stands there once: brokers know how many records of that id they have.
 """
 
 from __future__ import annotations
@@ -26,8 +26,6 @@ from walstream.kafka import KafkaConnection
 from walstream.wire.builder import BatchBuilder
 
 log = logging.getLogger(__name__)
-Lane = tuple[int, int]
-"""A source and a number: what is to be in order there."""
 
 CONNECTIONS = 8  # to a broker, which works on one request of each at a time, until its replicas have it
 REQUEST_TIMEOUT = 10_000  # ms; a connection that is silent for so long is given up
@@ -39,7 +37,7 @@ SEQUENCES: Final = 1 << 31  # after which a batch's sequence number begins at 0 
 
 @dataclass(slots=True)
 class _Producer:
-    """Who a lane's batches come from, as the brokers know it: an id, and how many records they have of it.
+    """Who a batch comes from, as the brokers know it: an id, and how many records they have of it.
 
     Its connection is what aiokafka calls a group: it has one to each broker and group.
     """
@@ -61,7 +59,8 @@ class KafkaSender:
 
     def __init__(self, kafka: KafkaConnection, topic: str) -> None:
         self._kafka, self._topic = kafka, topic
-        self._producers: dict[Lane, _Producer] = {}
+        self._idle: dict[int, list[_Producer]] = {}  # of each partition
+        self._producers = 0
         self._client: AIOKafkaClient
 
     async def open(self) -> None:
@@ -85,34 +84,34 @@ class KafkaSender:
         if (client := getattr(self, "_client", None)) is not None:
             await client.close()
 
-    def forget(self, source: int) -> None:
-        """Forget the lanes of a source."""
-        for lane in [lane for lane in self._producers if lane[0] == source]:
-            del self._producers[lane]
-
-    async def send(self, lane: Lane, partition: int, batch: BatchBuilder) -> None:
+    async def send(self, partition: int, batch: BatchBuilder) -> None:
         """Send a batch, until the cluster has it or refuses it.
 
-        Of one lane there must be one at a time, and all of them to one partition.
+        Of two that are on their way to a partition at the same time either may be the first one there.
 
         Raises
         ------
         KafkaError
             It is refused.
         """
-        producer = self._producers.get(lane)
-        if producer is None:
-            producer = self._producers[lane] = _Producer(len(self._producers) % CONNECTIONS)
-        if producer.id == NOBODY:
-            await self._persist(lambda: self._identify(producer))
-        batch._set_producer_state(producer.id, producer.epoch, producer.sequence)
-        data = batch._build()
+        idle = self._idle.setdefault(partition, [])
+        if idle:
+            producer = idle.pop()
+        else:
+            producer = _Producer(self._producers % CONNECTIONS)
+            self._producers += 1
         try:
+            if producer.id == NOBODY:
+                await self._persist(lambda: self._identify(producer))
+            batch._set_producer_state(producer.id, producer.epoch, producer.sequence)
+            data = batch._build()
             await self._persist(lambda: self._produce(producer.connection, partition, data))
+            producer.sequence = (producer.sequence + batch.record_count()) % SEQUENCES
         except BaseException:
             producer.id = NOBODY  # whether the broker has counted it is not known
             raise
-        producer.sequence = (producer.sequence + batch.record_count()) % SEQUENCES
+        finally:
+            idle.append(producer)
 
     async def _identify(self, producer: _Producer) -> None:
         node = self._client.get_random_node()

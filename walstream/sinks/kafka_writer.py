@@ -1,4 +1,7 @@
-"""Writes to partitions of a topic of another cluster, at least once, in lanes, and what is in one lane in order.
+"""Writes to partitions of a topic of another cluster, at least once, in lanes.
+
+What is in one lane is in order, but for what is written at the same time: of two such calls neither may have what must
+follow something in the other.
 
 A batch that is sent again because its answer was lost stands there once (`kafka_sender`). After a crash of the worker
 the records of the last checkpoint come again.
@@ -7,10 +10,8 @@ the records of the last checkpoint come again.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import math
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Final
 
 from aiokafka import errors as kafka_errors
@@ -18,7 +19,7 @@ from aiokafka import errors as kafka_errors
 from walstream.errors import SinkError
 from walstream.kafka import KafkaConnection
 from walstream.sinks.base import DEAD, RETRY, TARGET_DOWN, Verdict
-from walstream.sinks.kafka_sender import KafkaSender, Lane
+from walstream.sinks.kafka_sender import KafkaSender
 from walstream.wire import RecordWriter
 from walstream.wire.builder import BatchBuilder
 
@@ -61,6 +62,9 @@ ERRORS: Final[Mapping[type[BaseException], Verdict]] = {
 }
 """What an error says about the records of a batch: a sink's table of errors."""
 
+Lane = tuple[int, int]
+"""A source and a number: what is to be in order there."""
+
 Append = Callable[[RecordWriter, int], bool]
 """Adds the record of a place in the caller's batch; False where it does not fit any more."""
 
@@ -90,10 +94,10 @@ class KafkaWriter:
     ) -> None:
         self._batch_bytes, self._verdict = batch_bytes, verdict
         self._partitions = partitions
-        self._locks: dict[Lane, asyncio.Lock] = {}
-        # What was sent and not answered in time. Only once it is, the next batch of that lane may follow: so
-        # order holds, and an unreachable cluster does not make batches pile up.
-        self._unanswered: dict[Lane, asyncio.Task[None]] = {}
+        self._sending: dict[asyncio.Task[None], Sequence[Lane]] = {}
+        # What was sent, and who waited for the answer has given up. Only once it is there the next batch of that lane
+        # may follow: so order holds, and an unreachable cluster does not make batches pile up.
+        self._late: dict[Lane, list[asyncio.Task[None]]] = {}
         self.sender = KafkaSender(kafka, topic)
 
     async def open(self) -> None:
@@ -109,23 +113,20 @@ class KafkaWriter:
     async def close(self) -> None:
         """Disconnect; what is not answered soon comes again from the log."""
         try:
-            if self._unanswered:
-                await asyncio.wait(set(self._unanswered.values()), timeout=CLOSING_S)
+            if self._sending:
+                await asyncio.wait(set(self._sending), timeout=CLOSING_S)
         finally:  # a sender that went on trying would send behind its successor
-            for sending in self._unanswered.values():
+            for sending in self._sending:
                 sending.cancel()
             await self.sender.close()
 
     async def leave(self, source: int) -> None:
-        """Give up what a source has on its way, and forget it: another worker sends from there now."""
-        on_its_way = {sending for lane, sending in self._unanswered.items() if lane[0] == source}
+        """Give up what a source has on its way: another worker sends from there now."""
+        on_its_way = {sending for sending, lanes in self._sending.items() if lanes[0][0] == source}
         for sending in on_its_way:
             sending.cancel()
         if on_its_way:
             await asyncio.wait(on_its_way)
-        for lane in [lane for lane in self._locks if lane[0] == source]:
-            del self._locks[lane]
-        self.sender.forget(source)
 
     async def write(
         self, lanes: Mapping[int, Sequence[int]], append: Append, source: int = 0, size: int = 0
@@ -138,7 +139,7 @@ class KafkaWriter:
             What the records come from has lanes of its own: nothing is in two sources that needs an order.
         lanes
             The places of each lane's records in the caller's batch, in order. Lane number ``n`` leads to the partition
-            ``n`` modulo the number of partitions; of each lane one batch is on its way at a time.
+            ``n`` modulo the number of partitions; of each lane in a call one batch is on its way at a time.
         append
             Encodes one of them.
         size
@@ -186,44 +187,46 @@ class KafkaWriter:
         failed: dict[int, Exception] = {}
         todo = places
         alone = False
-        async with contextlib.AsyncExitStack() as locks:
-            for lane in lanes:  # in the order of their numbers, so that nobody waits for who waits for him
-                await locks.enter_async_context(self._locks.setdefault(lane, asyncio.Lock()))
-            while todo:
-                builder, taken = BatchBuilder(self._batch_bytes, "lz4", transactional=False), 0
-                writer = builder.writer
-                for place in todo[: 1 if alone else None]:
-                    if not append(writer, place):
-                        break
-                    taken += 1
-                try:
-                    await self._send(builder, lanes)
-                except kafka_errors.KafkaError as error:
-                    if self._verdict(error) is not DEAD:
-                        return failed | dict.fromkeys(todo, error)
-                    if taken > 1:
-                        alone = True  # the fault is one record's; find out whose
-                        continue
-                    failed[todo[0]] = error
-                todo = todo[taken:]
+        while todo:
+            builder, taken = BatchBuilder(self._batch_bytes, "lz4", transactional=False), 0
+            writer = builder.writer
+            for place in todo[: 1 if alone else None]:
+                if not append(writer, place):
+                    break
+                taken += 1
+            try:
+                await self._send(builder, lanes)
+            except kafka_errors.KafkaError as error:
+                if self._verdict(error) is not DEAD:
+                    return failed | dict.fromkeys(todo, error)
+                if taken > 1:
+                    alone = True  # the fault is one record's; find out whose
+                    continue
+                failed[todo[0]] = error
+            todo = todo[taken:]
         return failed
 
     async def _send(self, builder: BatchBuilder, lanes: Sequence[Lane]) -> None:
-        for lane in lanes:
-            if (unanswered := self._unanswered.get(lane)) is not None:
-                await _answer(unanswered)  # whether it failed or not: its records come again
-        lane = lanes[0]
+        for late in [late for lane in lanes for late in self._late.get(lane, ())]:
+            await _answer(late)  # whether it failed or not: its records come again
         # A task of its own: who waits for it may give up, and it must be known all the same when it is answered.
-        sending = asyncio.create_task(self.sender.send(lane, lane[1] % self._partitions, builder))
-        self._unanswered.update(dict.fromkeys(lanes, sending))
-        sending.add_done_callback(partial(self._sent, lanes))
-        await _answer(sending)
+        sending = asyncio.create_task(self.sender.send(lanes[0][1] % self._partitions, builder))
+        self._sending[sending] = lanes
+        sending.add_done_callback(self._sent)
+        try:
+            await _answer(sending)
+        finally:
+            if not sending.done():
+                for lane in lanes:
+                    self._late.setdefault(lane, []).append(sending)
         sending.result()
 
-    def _sent(self, lanes: Sequence[Lane], sending: asyncio.Task[None]) -> None:
-        for lane in lanes:
-            if self._unanswered.get(lane) is sending:
-                del self._unanswered[lane]
+    def _sent(self, sending: asyncio.Task[None]) -> None:
+        for lane in self._sending.pop(sending):
+            if sending in (late := self._late.get(lane, [])):
+                late.remove(sending)
+                if not late:
+                    del self._late[lane]
         if not sending.cancelled():
             sending.exception()  # looked at, so that asyncio does not report it as forgotten
 
