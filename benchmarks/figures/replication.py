@@ -33,8 +33,8 @@ NAME = "replication"
 START_LIMIT = 120.0  # s
 WARM = 240.0  # s that are not counted: two JVMs compile for as long, and take a core for it
 FIRST = 100_000_000  # number of a row that is none of those measured
-WINDOW = 256  # rows that are looked for at a time
-LOOKED_FOR = 200  # rows of those that are written in a second
+WINDOW = 128  # rows that are looked for at a time
+LOOKED_FOR = 100  # rows of those that are written in a second: looking must not take the processors
 LOOK = 0.01  # s between two looks; each takes the time of the Redis, and of this machine
 GATHERED = 20  # ms, by the writer: librdkafka sends a request for each partition, which the two cores would spend on it
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from walstream.engine.app import make_app
 from walstream.engine.checkpoint import Checkpoint
-from walstream.engine.fetch import Fetch
+from walstream.engine.source import Source
 from walstream.engine.topology import TableSpec, Topology
 
 PREFIX, BROKERS = os.environ["RELAY"], os.environ["BROKERS"]
@@ -29,12 +29,12 @@ class Relay:
     async def open(self, checkpoint: Checkpoint) -> None:
         self._is_shut = checkpoint.table("said").get(b"said") == SHUT
 
-    async def process(self, fetch: Fetch, checkpoint: Checkpoint) -> None:
-        records = fetch.take(TAKEN)
-        fetch.put_back(records[DONE:])
+    async def process(self, source: Source, checkpoint: Checkpoint) -> None:
+        records = source.take(TAKEN)
+        source.put_back(records[DONE:])
         for record in records[:DONE]:
-            checkpoint.output(OUT).append(1, fetch.topic.encode(), record.value)
-            if fetch.topic == CONTROL and record.value in (SHUT, b"open"):
+            checkpoint.output(OUT).append(1, source.topic.encode(), record.value)
+            if source.topic == CONTROL and record.value in (SHUT, b"open"):
                 self._is_shut = record.value == SHUT
                 checkpoint.table("said").put(b"said", record.value, 1)
 

@@ -16,10 +16,10 @@ from faust.types import TP
 
 from walstream.engine.checkpoint import Checkpoint
 from walstream.engine.clock import Clock
-from walstream.engine.fetch import Fetch
 from walstream.engine.gate import Gate
 from walstream.engine.pace import Pace
 from walstream.engine.producer import TransactionalProducer
+from walstream.engine.source import Source
 from walstream.engine.store import Store
 from walstream.engine.task import State, Task
 from walstream.engine.topology import TableSpec, Topology
@@ -73,7 +73,7 @@ class Timers:
             for due in self._rows:
                 table.put(due.to_bytes(8), b"x", 1)
 
-    async def process(self, fetch: Fetch, checkpoint: Checkpoint) -> None:
+    async def process(self, source: Source, checkpoint: Checkpoint) -> None:
         raise AssertionError("nothing comes")
 
     def wants(self, topic: str) -> bool:

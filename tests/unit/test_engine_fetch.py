@@ -22,7 +22,6 @@ from hypothesis import strategies as st
 from walstream.engine.fetch import Fetch, RawRecords, drain, explained, take, wait_ready
 from walstream.errors import Unreadable
 from walstream.testing.raw_batch import RawRecord, encode_batch, seal
-from walstream.wire.batch import split
 
 TP0 = TopicPartition("topic", 0)
 CODECS = {"none": 0, "gzip": 1, "snappy": 2, "lz4": 3, "zstd": 4}
@@ -137,125 +136,6 @@ def test_records_are_taken_out_in_parts() -> None:
     assert ([record.key for record in fetch.take(2)], fetch.position) == ([b"a", b"b"], 2)
     assert ([record.key for record in fetch.take(1)], fetch.position, fetch.is_done) == ([b"c"], 3, False)
     assert (fetch.take(1), fetch.position, fetch.is_done) == ([], 4, True), "the marker is the last of it"
-
-
-def test_records_are_put_back_across_batches() -> None:
-    raw = batch(0, [b"a", b"b"]) + batch(4, [b"c", b"d"]) + batch(6, [COMMIT], producer=1, control=True)
-    fetch, _ = taken(raw)
-    records = fetch.take(3)
-    fetch.put_back(records[1:])
-    assert (fetch.position, fetch.is_done) == (1, False)
-    fetch.put_back([])
-    assert [record.offset for record in fetch.take(1)] == [1]
-    assert (fetch.position, fetch.is_done) == (2, False)
-    rest = fetch.take(100)
-    assert [record.offset for record in rest] == [4, 5]
-    assert (fetch.position, fetch.is_done) == (7, True), "the marker is the last of it"
-    fetch.put_back(rest)
-    assert (fetch.position, fetch.is_done) == (4, False)
-    assert [record.offset for record in fetch] == [4, 5]
-    assert (fetch.position, fetch.is_done) == (7, True)
-
-
-def test_what_was_put_back_comes_before_what_cannot_be_read() -> None:
-    fetch, _ = taken(batch(0, [b"a", b"b"]) + damaged(2))
-    fetch.put_back(fetch.take(10))
-    assert [record.offset for record in fetch.take(1)] == [0]
-    assert [record.offset for record in fetch.take(10)] == [1]
-    with pytest.raises(Unreadable, match="offsets 2 to 3"):
-        fetch.take(10)
-    assert fetch.position == 2
-
-
-def test_what_is_put_back_for_ever_takes_no_room() -> None:
-    fetch, _ = taken(batch(0, [b"a", b"b", b"c"]))
-    for _ in range(100_000):
-        fetch.put_back(fetch.take(2))
-    assert [record.offset for record in fetch] == [0, 1, 2]
-
-
-@settings(max_examples=200, deadline=None)
-@given(
-    st.lists(st.tuples(st.integers(0, 3), st.integers(1, 4)), max_size=6),
-    st.integers(0, 2),
-    st.lists(st.tuples(st.integers(1, 8), st.integers(0, 8)), max_size=20),
-)
-def test_taking_and_putting_back_loses_nothing(
-    parts: list[tuple[int, int]], gap_at_end: int, steps: list[tuple[int, int]]
-) -> None:
-    raw, offsets, base = b"", list[int](), 0
-    for gap, count in parts:
-        base += gap
-        raw += batch(base, [b"k"] * count)
-        offsets += range(base, base + count)
-        base += count
-    end = base + gap_at_end
-    fetch = Fetch("topic", 0, 0, end, split(raw), len(raw))
-    at = 0  # how many are finished
-    for count, back in steps:
-        records = fetch.take(count)
-        assert [record.offset for record in records] == offsets[at : at + count]
-        back = min(back, len(records))
-        fetch.put_back(records[len(records) - back :])
-        at += len(records) - back
-        if back:
-            assert (fetch.position, fetch.is_done) == (offsets[at], False)
-        elif at == len(offsets) and len(records) < count:
-            assert (fetch.position, fetch.is_done) == (end, True)
-    assert [record.offset for record in fetch] == offsets[at:]
-    assert fetch.is_done
-
-
-@given(st.lists(st.integers(0, 3), min_size=1, max_size=6), st.integers(1, 5), st.integers(0, 12))
-def test_joined_fetches_are_read_as_one(sizes: list[int], some: int, before: int) -> None:
-    """Fetches of so many records, of which 0 is one of markers only; some were taken out before they are joined."""
-    fetches, base = [], 0
-    for size in sizes:
-        raw = (
-            batch(base, [b"k"] * size) if size else batch(base, [COMMIT], transactional=True, control=True, producer=7)
-        )
-        fetches.append(taken(raw, base)[0])
-        base = fetches[-1].next_offset
-    first = fetches[0]
-    offsets = [record.offset for record in first.take(before)] if before else []
-    joined = [first.join(fetch, 1 << 20) for fetch in fetches[1:]]
-    assert all(joined) and (first.count, first.next_offset) == (len(sizes), base)
-    assert first.size == sum(fetch.size for fetch in fetches[1:]) + len(some_records(0, sizes[0]))
-    while not first.is_done:
-        offsets += [record.offset for record in first.take(some)]
-    expected = [offset for fetch_base, size in bases(sizes) for offset in range(fetch_base, fetch_base + size)]
-    assert (offsets, first.position) == (expected, base)
-
-
-def bases(sizes: list[int]) -> list[tuple[int, int]]:
-    """Where each of the fetches begins, and its records; one of markers has none and takes an offset."""
-    found, base = [], 0
-    for size in sizes:
-        found.append((base, size))
-        base += size or 1
-    return found
-
-
-def some_records(base: int, size: int) -> bytes:
-    """So many, or a marker."""
-    return batch(base, [b"k"] * size) if size else batch(base, [COMMIT], transactional=True, control=True, producer=7)
-
-
-def test_what_does_not_belong_together_is_not_joined() -> None:
-    def fetch(base: int, epoch: int = 0, start: int | None = None) -> Fetch:
-        raw = batch(base, [b"a", b"b"])
-        start = base if start is None else start
-        return Fetch("topic", 0, start, base + 2, split(raw), len(raw), epoch)
-
-    size = fetch(0).size
-    assert not fetch(0).join(fetch(2), 2 * size - 1), "too large"
-    assert not fetch(0).join(fetch(3), 2 * size), "a gap between them"
-    assert not fetch(0).join(fetch(2, epoch=1), 2 * size), "from after a seek"
-    begun = fetch(2)
-    begun.take(1)
-    assert not fetch(0).join(begun, 2 * size), "in part taken out"
-    inside = Fetch("topic", 0, 2, 3, split(batch(1, [b"a", b"b"])), size)
-    assert not fetch(0).join(inside, 2 * size), "begins inside a batch"
 
 
 def test_batches_that_compaction_has_emptied() -> None:

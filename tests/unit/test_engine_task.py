@@ -20,12 +20,12 @@ from walstream.engine.clock import Clock
 from walstream.engine.fetch import Fetch
 from walstream.engine.gate import Gate
 from walstream.engine.pace import Pace
+from walstream.engine.source import Source
 from walstream.engine.store import Store
 from walstream.engine.task import State, Task
 from walstream.engine.topology import TableSpec, Topology
 from walstream.errors import LostRange, Unreadable
 from walstream.testing.raw_batch import RawRecord, encode_batch
-from walstream.wire import Record
 from walstream.wire.batch import Batch
 from walstream.wire.builder import BatchBuilder
 
@@ -131,19 +131,19 @@ class Processor:
         self.sent: list[int] = []
         self.unwanted: set[str] = set()
         self.topics: list[str] = []
+        self.at_once = 10  # records of a stretch
         self.most: int | None = None  # records of a stretch that it works on; the others are put back
 
     async def open(self, checkpoint: Checkpoint) -> None:
         self.at_open(checkpoint)
 
-    async def process(self, fetch: Fetch, checkpoint: Checkpoint) -> None:
+    async def process(self, source: Source, checkpoint: Checkpoint) -> None:
+        records = source.take(self.at_once)
         await self.work()
-        self.topics.append(fetch.topic)
-        records: Iterable[Record] = fetch
+        self.topics.append(source.topic)
         if self.most is not None:
-            taken = fetch.take(10)
-            fetch.put_back(taken[self.most :])
-            records = taken[: self.most]
+            source.put_back(records[self.most :])
+            del records[self.most :]
         for record in records:
             self.seen.append(record.offset)
             if self.output:
@@ -409,6 +409,23 @@ async def test_a_trickle_that_never_ends_keeps_nothing_that_is_done(worker: Work
     worker.processor.work = lambda: asyncio.sleep(0)
 
 
+async def test_what_is_done_does_not_wait_for_what_is_on_its_way(worker: Worker) -> None:
+    """A processor waits for an answer, for which it is asked again and again, and there is something to commit."""
+    object.__setattr__(worker.task.topology, "latency", 20)
+    waits = 0
+
+    async def wait(checkpoint: Checkpoint) -> None:
+        nonlocal waits
+        waits += 1
+        await checkpoint.news.wait()
+
+    worker.processor.process_due = wait  # type: ignore[method-assign]
+    await worker.start()
+    worker.processor.due = [0]
+    worker.fetch(0)
+    await worker.until(lambda: worker.broker.committed == 1 and waits > 1)
+
+
 async def test_the_next_checkpoint_is_built_while_one_is_committed(worker: Worker) -> None:
     await worker.start()
     worker.broker.slow = 0.05
@@ -556,7 +573,7 @@ async def test_what_waited_before_a_seek_does_not_count_for_what_was_fetched_sin
     async def once() -> None:
         worker.processor.unwanted = {"source"}
 
-    worker.processor.work = once
+    worker.processor.work, worker.processor.at_once = once, 1
     worker.processor.unwanted = set()
     worker.task.check_due()
     await worker.until(lambda: worker.broker.committed == 1)
@@ -697,16 +714,17 @@ async def test_what_was_put_back_in_the_first_keeps_the_next_from_being_read(wor
 @two_sources
 async def test_sources_take_turns(worker: Worker) -> None:
     worker.processor.unwanted = {"first", "source"}
+    worker.processor.at_once = 2
     await worker.start()
     worker.fetch(0, 2, size=LARGE)
     worker.fetch(2, size=LARGE)
-    worker.fetch(0, source=FIRST, size=LARGE)
-    worker.fetch(1, source=FIRST, size=LARGE)
+    worker.fetch(0, 2, source=FIRST, size=LARGE)
+    worker.fetch(2, source=FIRST, size=LARGE)
     worker.processor.unwanted = set()
     worker.task.check_due()
     await worker.until(lambda: worker.broker.transactions != [])
     assert worker.processor.topics == ["first", "source"] * 2
-    assert worker.broker.transactions == [{"first": 2, "source": 3}]
+    assert worker.broker.transactions == [{"first": 3, "source": 3}]
 
 
 @two_sources
@@ -835,6 +853,7 @@ async def test_a_wall_clock_that_was_behind_is_noticed_when_it_is_set(worker: Wo
 async def test_fetches_and_due_work_take_turns(worker: Worker) -> None:
     """However much is due, or has come, neither waits for all of the other."""
     await worker.start()
+    worker.processor.at_once = 1
     order: list[str] = []
 
     async def note() -> None:

@@ -61,8 +61,6 @@ class Breaker:
         When the next probe may begin, if it is OPEN.
     epoch
         Changes whenever earlier calls no longer say anything.
-    taken
-        How many calls were answered; whose own call failed can tell by it whether the target took others since.
     of_dead
         Whether it opened because of dead entries, and not because the target is down.
     """
@@ -74,7 +72,6 @@ class Breaker:
         self.since = float("-inf")
         self.probe_at = float("-inf")
         self.epoch = 0
-        self.taken = 0
         self.of_dead = False
         self._wait = FIRST_WAIT
         self._ramp_from = float("-inf")
@@ -107,7 +104,6 @@ class Breaker:
         last
             What the last dead one died of.
         """
-        self.taken += 1
         self._dead.count(now, applied + dead, dead)
         if epoch != self.epoch or self.state is State.OPEN:
             return

@@ -81,9 +81,11 @@ class _Stretch:
     state: State | None
     careful: bool  # a call for each entry, to see which of them the target takes
     began: float
+    number: int  # of those of the worker, in the order in which they began
     epoch: int  # the breaker's
     down: Exception | None = None  # what said that the target is
     stopped: bool = False  # nothing more is sent
+    moot: bool = False  # it follows one that is not finished, and comes again with that
 
 
 class Dispatcher:
@@ -122,9 +124,11 @@ class Dispatcher:
         self._most = limits.in_flight if said else kind.in_flight or 0
         self._limiter = Gradient(self._most)
         self.slots = Slots(self._limiter.limit, self._most, limits.bytes)
-        self._suspects: dict[int, tuple[int, int]] = {}
+        self._begun = 0  # stretches
+        self._taken = 0  # the number of the latest of them that was answered
+        self._suspects: dict[int, tuple[int, int]] = {}  # of a partition: log position, stretches begun until it failed
         self._has_failed = False  # whether the target was down for the last call, and is not left alone yet
-        self._at_work: dict[int, _Stretch] = {}
+        self._at_work: dict[int, list[_Stretch]] = {}
         self._counts: dict[int, Callable[[], Counts]] = {}
         self.breaker = Breaker(random.random, target.limits.dead)
         self.sink: Sink
@@ -160,6 +164,11 @@ class Dispatcher:
         """Whether a request that arrives late changes nothing that is newer."""
         return self.sink.late_writes_harmless
 
+    @property
+    def is_staged(self) -> bool:
+        """Whether what the sink does is part of the checkpoint, and there are no calls to wait for."""
+        return isinstance(self.sink, CheckpointSink)
+
     def size(self, who: int) -> int:
         """How many entries a partition should take at once, or 0 where it has to wait for the target.
 
@@ -169,7 +178,7 @@ class Dispatcher:
             return PROBE if self.breaker.may_probe(self.monotonic(), who) else 0
         if who in self._suspects:
             return PROBE
-        if isinstance(self.sink, CheckpointSink):
+        if self.is_staged:
             return STRETCH
         if self.sink.batch_size >= STRETCH:
             most = STRETCH if self.sink.in_flight is None else self.sink.batch_size
@@ -183,11 +192,11 @@ class Dispatcher:
 
     def oldest(self, who: int) -> tuple[float, Entry] | None:
         """For how long (s) the oldest entry of a partition that is not answered has been in work, and which it is."""
-        stretch = self._at_work.get(who)
-        if stretch is None:
-            return None
-        entry = next((e for e, found in zip(stretch.entries, stretch.answers.outcomes, strict=True) if not found), None)
-        return None if entry is None else (self.monotonic() - stretch.began, entry)
+        for stretch in self._at_work.get(who, ()):
+            for entry, found in zip(stretch.entries, stretch.answers.outcomes, strict=True):
+                if not found:
+                    return self.monotonic() - stretch.began, entry
+        return None
 
     async def attempt(self, who: int, entries: Sequence[Entry], checkpoint: Checkpoint, table: State | None) -> Answers:
         """Attempt entries, in the order of their positions.
@@ -195,7 +204,8 @@ class Dispatcher:
         Parameters
         ----------
         who
-            The partition; it does this once at a time.
+            The partition. While it waits for some entries it may attempt others that come after all of these in the
+            log and have none of their keys; so it is not to attempt what it has waiting already.
         checkpoint
             Where a `CheckpointSink` puts its records.
         table
@@ -226,18 +236,22 @@ class Dispatcher:
         careful = self.breaker.state is not BreakerState.CLOSED or (
             suspect is not None and any(entry.position == suspect for entry in entries)
         )
+        self._begun += 1
         stretch = _Stretch(
-            entries, Answers([None] * len(entries)), state, careful, self.monotonic(), self.breaker.epoch
+            entries, Answers([None] * len(entries)), state, careful, self.monotonic(), self._begun, self.breaker.epoch
         )
         size = 1 if careful else min(sink.batch_size, self._most)
-        self._at_work[who] = stretch
+        at_work = self._at_work.setdefault(who, [])
+        at_work.append(stretch)
         timer = asyncio.get_running_loop().call_later(HEAD_OF_LINE, self._report, who)
         try:
             await self._run(stretch, lanes(entries, size, self._ordered or state is not None))
             self._judge(who, stretch)
         finally:
             timer.cancel()
-            del self._at_work[who]
+            at_work.remove(stretch)
+            if not at_work:
+                del self._at_work[who]
         return stretch.answers
 
     def _judge(self, who: int, stretch: _Stretch) -> None:
@@ -246,7 +260,13 @@ class Dispatcher:
         answered = any(found is not None and found is not UNTRIED for found in outcomes)
         if answered:
             self._took(outcomes, stretch.epoch)
-        if down is not None and stretch.answers.held is None:
+            self._taken = max(self._taken, stretch.number)
+        first, *others = self._at_work[who]
+        if down is not None and first is stretch:
+            for other in others:
+                other.moot = True
+        # What is behind another is judged when it is tried again, as the first.
+        if down is not None and stretch.answers.held is None and first is stretch and not stretch.moot:
             fault = Retry(_text(down), getattr(down, "after", None))
             if stretch.careful and answered:
                 # The target took others at the same time: these fail by their own fault, and their attempts count.
@@ -275,9 +295,9 @@ class Dispatcher:
                 log.warning("%s: the target is left alone: %s", self._name, breaker.reason)
 
     def _suspect(self, who: int, stretch: _Stretch) -> int | None:
-        """Which entry failed before as if the target were down, though it took others since then."""
-        position, taken = self._suspects.get(who, (None, 0))
-        if self.breaker.taken == taken:
+        """Which entry failed before as if the target were down, though it took others that were sent since then."""
+        position, begun = self._suspects.get(who, (None, 0))
+        if self._taken <= begun:
             return None
         return next((place for place, entry in enumerate(stretch.entries) if entry.position == position), None)
 
@@ -285,7 +305,7 @@ class Dispatcher:
         failed = (e.position for e, found in zip(stretch.entries, stretch.answers.outcomes, strict=True) if not found)
         position, after = next(failed), getattr(error, "after", None)
         if who not in self._suspects or self._suspects[who][0] != position:
-            self._suspects[who] = position, self.breaker.taken
+            self._suspects[who] = position, self._begun
         if self.breaker.state is BreakerState.CLOSED:
             if after is None and not self._has_failed:
                 # A connection that breaks once is no outage: it is seen by the next call, of this or another partition.
@@ -305,7 +325,7 @@ class Dispatcher:
                 await self._follow(stretch, queue.popleft())
 
         # A partition's share of the calls, and as many again for when others have nothing to send.
-        most = max(2 * self._limiter.limit // len(self._at_work), 1)
+        most = max(2 * self._limiter.limit // sum(map(len, self._at_work.values())), 1)
         async with asyncio.TaskGroup() as group:
             for _ in range(min(len(lines), most)):
                 group.create_task(pull())

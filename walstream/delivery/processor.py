@@ -28,11 +28,12 @@ from walstream.delivery.order import order_key, surely_lacks
 from walstream.delivery.parking import ADMITTED, Parking, Scheduled
 from walstream.delivery.settlement import Item, Settlement
 from walstream.delivery.standing import Standing
+from walstream.delivery.underway import Stretch, Underway
 from walstream.engine.checkpoint import Checkpoint
 from walstream.engine.clock import Clock, now_ms
-from walstream.engine.fetch import Fetch
+from walstream.engine.source import Source
 from walstream.entry import Entry
-from walstream.errors import RecordRefused
+from walstream.errors import RecordRefused, Unreadable
 from walstream.marks import Counts
 from walstream.namespace import Namespace
 from walstream.sinks.base import (
@@ -86,6 +87,9 @@ class DeliveryProcessor:
         self._standing = Standing(namespace, target, partition)
         self._settlement = Settlement(namespace, target, self._parking, self._graveyard, self._standing)
         self._admission: Admission | None = None  # of a sink that must be given the same again in the same order
+        self._underway = Underway(self._ordered, namespace.latency / 1000)
+        self._follows = False  # whether a stretch may follow another that is not answered
+        self._log_source: Source
         self._has_begun = False  # nothing is due before the retry topic was read to where it ended at the opening
         self._clock: Clock
         self._acquired = False
@@ -107,6 +111,7 @@ class DeliveryProcessor:
             log_name, upto = topics.log(self._namespace).name, self._standing.admitted
             self._admission = Admission(self._parking, checkpoint, log_name, self._retries, upto)
             self._settlement.in_order = True
+        self._follows = not self._dispatcher.is_staged and self._state_table is None and self._admission is None
         if not self._dispatcher.harmless:
             if on_its_way:
                 # The former owner may have died with a request on its way, which must not overtake ours.
@@ -114,13 +119,21 @@ class DeliveryProcessor:
             self._standing.stopped(checkpoint, in_order=False)
 
     async def close(self, checkpoint: Checkpoint | None) -> None:
-        if checkpoint is not None:
-            self._standing.close(checkpoint)
-            if not self._dispatcher.harmless:
-                self._standing.stopped(checkpoint, in_order=True)
-        if self._acquired:
-            self._acquired = False
-            await self._dispatcher.release(self._partition)
+        try:
+            if checkpoint is not None:
+                if self._underway:
+                    await self._drain(checkpoint)
+                    self.finish(checkpoint)
+                self._standing.close(checkpoint)
+                if not self._dispatcher.harmless:
+                    self._standing.stopped(checkpoint, in_order=True)
+        finally:
+            try:
+                await self._underway.give_up()
+            finally:
+                if self._acquired:
+                    self._acquired = False
+                    await self._dispatcher.release(self._partition)
 
     # When there is what to do
 
@@ -131,7 +144,9 @@ class DeliveryProcessor:
             # What is to be tried at once would else go through the schedule.
             return self._monotonic() >= self._paced_until and self._may_read_on()
         admission = self._admission
-        if not self._is_free() or (admission is not None and (admission.is_turn or admission.is_ahead)):
+        if not self._is_free() or not self._underway.has_room:
+            return False
+        if admission is not None and (admission.is_turn or admission.is_ahead):
             return False
         if admission is not None and not admission.has_caught_up:
             return True
@@ -168,7 +183,7 @@ class DeliveryProcessor:
 
     def due_at(self) -> int | None:
         now, here = self._clock.now(), self._monotonic()
-        times = []
+        times = [now] if self._underway else []
         if (news := self._standing.news_at(self.counts, self._dispatcher.breaker, here)) is not None:
             times.append(now + math.ceil((news - here) * 1e6))
         if self._standing.paused is None:
@@ -201,24 +216,55 @@ class DeliveryProcessor:
 
     # The log
 
-    async def process(self, fetch: Fetch, checkpoint: Checkpoint) -> None:
-        if fetch.topic == self._retries:
-            await self._take_back(fetch, checkpoint)
+    async def process(self, source: Source, checkpoint: Checkpoint) -> None:
+        if source.topic == self._retries:
+            await self._drain(checkpoint)
+            await self._take_back(source, checkpoint)
             return
-        size = self._size()
+        self._log_source = source
+        if not self._underway or self._allowed() is None:
+            try:
+                await self._deliver(source, self._size(), checkpoint)
+            except Unreadable:
+                if not self._underway:
+                    raise
+                await self._drain(checkpoint)  # all that is before it; then it is met again
+        await self._advance(checkpoint)
+
+    async def _deliver(self, source: Source, size: int, checkpoint: Checkpoint) -> None:
+        """Take a stretch of the log and attempt it, or let it follow what is on its way if that may be."""
         if not size:
             return
-        records = fetch.take(size)
+        underway = self._underway
+        records = source.take(size)
+        # One that is full has the target to itself: there are more where it comes from, and large calls are best.
+        follows = self._follows and STRETCH <= size > len(records) and self._allowed() is None
+        if underway and not follows:
+            source.put_back(records)
+            underway.close()
+            return
         if self._admission is not None and records and records[-1].offset >= self._admission.limit:
             within = [record for record in records if record.offset < self._admission.limit]
-            fetch.put_back(records[len(within) :])
+            source.put_back(records[len(within) :])
             records = within
         self._standing.name_suspect(records)
+        stretch = self._read(source, records)
+        if not follows or not (stretch.items or underway):
+            await self._settle(stretch, await self._attempt(stretch.items, checkpoint), checkpoint)
+        elif stretch.records:
+            underway.start(stretch, self._follow(stretch.items, checkpoint), checkpoint.news)
+            source.unfinished = underway.first_offset
+        if self._admission is not None:
+            self._admission.read_log(source.position)
+
+    def _read(self, source: Source, records: list[KafkaRecord]) -> Stretch:
+        """See what records are; they end where one has a key that is on its way."""
         refused: list[tuple[KafkaRecord, RecordRefused]] = []
         behind: list[tuple[Blocked, Entry]] = []
         items: list[Item] = []
         keys, controls = self._parking.blocked, self._dispatcher.sink.takes_controls
-        for record in records:
+        on_its_way = self._underway.keys
+        for place, record in enumerate(records):
             try:
                 entry = Entry.from_record(self._partition, record)
                 if not entry.is_for(self._target, controls=controls):
@@ -228,31 +274,59 @@ class DeliveryProcessor:
                 continue
             # Most have a key of their own, and are looked up in place.
             row = (keys.get(entry.key) if entry.key is not None else self._parking.blocked_by(entry)) if keys else None
-            if row is None:
-                items.append(Item(entry))
-            else:
+            if row is not None:
                 behind.append((row, entry))
-        outcomes = await self._attempt(items, checkpoint)
+            elif on_its_way and order_key(entry) in on_its_way:
+                source.put_back(records[place:])
+                self._underway.close()
+                return Stretch(records[:place], items, refused, behind)
+            else:
+                items.append(Item(entry))
+        return Stretch(records, items, refused, behind)
+
+    async def _follow(self, items: Sequence[Item], checkpoint: Checkpoint) -> list[Outcome | None]:
+        """Attempt what is not alone on its way, unless the target is left alone by now."""
+        if self._allowed() is not None:
+            return [None] * len(items)
+        return await self._attempt(items, checkpoint)
+
+    async def _settle(self, stretch: Stretch, outcomes: Sequence[Outcome | None], checkpoint: Checkpoint) -> None:
+        """Do what follows from the outcomes of a stretch that has nothing in front of it."""
+        items, source = stretch.items, self._log_source
         until = next((item.entry.position for item, found in zip(items, outcomes, strict=True) if found is None), None)
-        for record, reason in refused:
+        for record, reason in stretch.refused:
             if until is None or record.offset < until:
                 self._graveyard.bury_foreign(record, reason, checkpoint)
-        for row, entry in behind:
+        for row, entry in stretch.behind:
             if (until is None or entry.position < until) and row.place(entry.position) is blocked.Place.BEHIND:
                 self._parking.park(row, entry)
         self._settlement.settle(items, outcomes, checkpoint)
         if until is not None:
-            fetch.put_back([record for record in records if record.offset >= until])
-        if self._admission is not None:
-            self._admission.read_log(fetch.position)
+            rest = [record for record in stretch.records if record.offset >= until]
+            source.put_back(rest + await self._underway.recall())
+        source.unfinished = self._underway.first_offset
+
+    async def _advance(self, checkpoint: Checkpoint) -> None:
+        """Settle what has come to its end; wait for that, unless there may be more to take meanwhile."""
+        if self._underway and not self._underway.is_answered:
+            await checkpoint.news.wait()
+        while self._underway.is_answered:
+            await self._settle(*await self._underway.end(), checkpoint)
+
+    async def _drain(self, checkpoint: Checkpoint) -> None:
+        """Settle all that is on its way."""
+        while self._underway:
+            await self._settle(*await self._underway.end(), checkpoint)
 
     # What waited
 
     async def process_due(self, checkpoint: Checkpoint) -> None:
         self._has_begun = True
+        await self._advance(checkpoint)
         self._standing.tell(self.counts, self._dispatcher.breaker, self._monotonic(), checkpoint)
         if not self._is_due():
             return
+        await self._drain(checkpoint)
         size = self._size()
         if not size:
             return
@@ -300,12 +374,12 @@ class DeliveryProcessor:
         may_be = admission.is_promised or (admission.has_caught_up and not admission.is_turn)
         return may_be and not admission.has(offset) and self._is_free()
 
-    async def _take_back(self, fetch: Fetch, checkpoint: Checkpoint) -> None:
+    async def _take_back(self, source: Source, checkpoint: Checkpoint) -> None:
         """Take what stands on the retry topic: do what it says, try it at once, or put it into the schedule."""
         at_once: list[tuple[KafkaRecord, Attempt]] = []
         admission, now_us, rate = self._admission, self._clock.now(), self._allowed()
         most = STRETCH if admission is None or admission.is_turn else MOST
-        records = fetch.take(most if rate is None else max(1, min(most, int(rate * GRAIN))))
+        records = source.take(most if rate is None else max(1, min(most, int(rate * GRAIN))))
         for place, record in enumerate(records):
             try:
                 said = read_control(record)
@@ -320,7 +394,7 @@ class DeliveryProcessor:
                     if not admission.is_turn:
                         admission.promise(records[-1].offset + 1)
                         self._standing.admit(records[-1].offset + 1, checkpoint)
-                    fetch.put_back(records[place:])
+                    source.put_back(records[place:])
                     break
                 if said is not None and not self._resurrect(said, record, checkpoint):
                     continue
@@ -335,7 +409,7 @@ class DeliveryProcessor:
                 at_once.append((record, attempt))
         await self._try_at_once(at_once, checkpoint)
         if admission is not None:
-            admission.passed(fetch.position)
+            admission.passed(source.position)
 
     async def _try_at_once(self, found: Sequence[tuple[KafkaRecord, Attempt]], checkpoint: Checkpoint) -> None:
         """Try what stood on the retry topic, as much as the target takes; the rest goes through the schedule."""

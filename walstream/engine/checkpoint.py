@@ -6,6 +6,7 @@ one Kafka transaction, and writes the same changes into the store.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from walstream.engine.clock import Clock
@@ -46,6 +47,9 @@ class Checkpoint:
         The offset of each source that the group has committed by now; at the opening, where the task begins to read.
     ends
         Where each source ended when the partition was opened.
+    news
+        Set where something comes that the task should look at: a fetch, or its own end. A processor with work on its
+        way waits for it, and sets it when some of that is done.
 
     Attributes
     ----------
@@ -65,12 +69,14 @@ class Checkpoint:
         clock: Clock | None = None,
         committed: Mapping[str, int] | None = None,
         ends: Mapping[str, int] | None = None,
+        news: asyncio.Event | None = None,
     ) -> None:
         self.partition = partition
         self.make_sure = make_sure
         self.clock = clock or Clock()
         self.committed = {} if committed is None else committed
         self.ends = ends or {}
+        self.news = news or asyncio.Event()
         self.is_committed = False
         self.outputs: dict[tuple[str, int], Output] = {}
         self.offsets: dict[str, int] = {}

@@ -48,15 +48,12 @@ class Fetch:
         The position after the fetch; gaps and transaction markers at the end are before it.
     size
         Bytes, as they came over the wire.
-    count
-        How many fetches it was made of.
     epoch
         The gate's epoch when the fetch was taken; a seek starts a new one.
     """
 
     __slots__ = (
-        "_back", "_batches", "_records", "count", "epoch", "next_offset", "offset", "partition", "position", "size",
-        "topic",
+        "_batches", "_records", "epoch", "next_offset", "offset", "partition", "position", "size", "topic",
     )  # fmt: skip
 
     def __init__(
@@ -66,24 +63,9 @@ class Fetch:
         self.topic, self.partition = topic, partition
         self.offset = self.position = offset
         self.next_offset = next_offset
-        self.size, self.epoch, self.count = size, epoch, 1
+        self.size, self.epoch = size, epoch
         self._batches = deque(batches)
         self._records: Iterator[Record] = iter(())
-        self._back: list[Record] = []
-
-    def join(self, other: Fetch, most: int) -> bool:
-        """Take in the fetch that follows this one, if both have no more than so many bytes; whether it was done."""
-        if self.size + other.size > most:
-            return False
-        if other.offset != self.next_offset or other.position != other.offset or other.epoch != self.epoch:
-            return False
-        if other._batches and other._batches[0].base_offset < other.offset:
-            return False  # it begins in the middle of a batch, and only the fetch itself knows where
-        self._batches += other._batches
-        self.next_offset = other.next_offset
-        self.size += other.size
-        self.count += other.count
-        return True
 
     def take(self, count: int) -> list[Record]:
         """Decode the next records, at most so many; fewer where the fetch ends, or what follows cannot be read.
@@ -93,10 +75,7 @@ class Fetch:
         Unreadable
             The next one cannot be decoded. Nothing was taken out: `position` is where it was.
         """
-        records = self._back[:count]
-        records += islice(self._records, count - len(records))
-        if self._back:
-            self._back = self._back[count:]
+        records = list(islice(self._records, count))
         while len(records) < count and self._batches:
             try:
                 self._records = self._decoded(self._batches[0])
@@ -111,15 +90,6 @@ class Fetch:
         elif records:
             self.position = records[-1].offset + 1
         return records
-
-    def put_back(self, records: list[Record]) -> None:
-        """Give the last records that `take` gave back: they come again, and `position` is that of the first one.
-
-        Where there is a gap in front of that one, it has been passed all the same.
-        """
-        if records:
-            self._back = [*records, *self._back]
-            self.position = records[0].offset
 
     def __iter__(self) -> Iterator[Record]:
         """Take all the records that are left; a batch cannot be read twice. Raises what `take` raises."""

@@ -56,7 +56,7 @@ class Gate:
 
     @property
     def waiting(self) -> int:
-        """Fetches that were taken and are not done."""
+        """Fetches that were taken and not read to their end."""
         return self._taken - self._done
 
     def take(self, size: int) -> None:
@@ -64,7 +64,7 @@ class Gate:
         self._taken += 1
         self._passed += size
 
-    def done(self, count: int, size: int) -> None:
-        """Count fetches whose work is done, and the bytes of all of them."""
-        self._done = min(self._done + count, self._taken)
+    def done(self, size: int) -> None:
+        """Count a fetch of so many bytes that was read to its end."""
+        self._done = min(self._done + 1, self._taken)
         self._worked_off = min(self._worked_off + size, self._passed)

@@ -26,8 +26,9 @@ from walstream.engine.changelog import recover
 from walstream.engine.checkpoint import Checkpoint
 from walstream.engine.fetch import Fetch, explained
 from walstream.engine.gate import Gate
-from walstream.engine.inbox import Inbox, Queue
+from walstream.engine.inbox import Inbox
 from walstream.engine.producer import TransactionalProducer
+from walstream.engine.source import Source
 from walstream.engine.store import Store
 from walstream.engine.topology import Processor, Topology
 from walstream.errors import Fenced, Held, LostRange, Unreadable
@@ -80,6 +81,7 @@ class Task:
         self._inbox = Inbox(engine, self.name, self.sources)
         self._wake = asyncio.Event()
         self._positions: dict[str, int] = {}
+        self._noted: dict[str, int] = {}  # the position of each source, as a checkpoint has it
         self._ends: dict[str, int] = {}
         self._closing = False
         self._first = True  # whether nothing was committed since the opening
@@ -169,6 +171,7 @@ class Task:
         self._positions = {topic: bounds[topic][1] for topic in topology.tracked}
         self._ends = {topic: bounds[topic][1] for topic in topology.sources}
         self._inbox.begin(self.committed, self._ends)
+        self._noted = dict(self.committed)
         log.info("%s open after %.0f ms, %d changes recovered", self.name, (time.monotonic() - began) * 1e3, recovered)
 
     async def _start_reading(self) -> None:
@@ -218,16 +221,21 @@ class Task:
             began = time.monotonic()
             unreadable: Unreadable | None = None
             goes_on = not self._closing and self._has_work()
+            # What is done does not wait for what is on its way for longer than for more to come.
+            timer = asyncio.get_running_loop().call_later(self.topology.latency / 1_000, self._wake.set)
             while goes_on:
-                for queue in self._inbox.queues:
-                    if queue.fetches and unreadable is None and processor.wants(queue.topic):
-                        unreadable = await self._process(processor, queue, building)
+                self._wake.clear()  # a processor may wait for it with work on its way
+                for source in self._inbox.sources:
+                    if source.waits and unreadable is None and processor.wants(source.topic):
+                        unreadable = await self._process(processor, source, building)
                 if not self._closing and (sources := self._inbox.due_sources()):
                     await self._engine.consumer.start_reading(sources)
                 if unreadable is None and self._is_due():
                     await processor.process_due(building)
+                    self._note_positions(building)
                 await asyncio.sleep(0)  # the other tasks' turn
                 goes_on = unreadable is None and self._has_room(building, began)
+            timer.cancel()
             if not self._closing and unreadable is None and building.is_offsets:
                 held_until = min(held_until, began + OFFSETS_AGE / 1_000)
                 if time.monotonic() < held_until:
@@ -251,23 +259,26 @@ class Task:
         last = self._begin(None)
         self._processor = None
         await processor.close(last)
+        self._note_positions(last)
         if not last.is_empty:
             self._seal(last)
             await self._commit(last)
 
-    async def _process(self, processor: Processor, queue: Queue, building: Checkpoint) -> Unreadable | None:
-        """Work on what is at the front; give the error if what comes next in it cannot be read."""
-        fetch = self._inbox.front(queue)
+    async def _process(self, processor: Processor, source: Source, building: Checkpoint) -> Unreadable | None:
+        """Work on what waits; give the error if what comes next in it cannot be read."""
         unreadable = None
         try:
-            await processor.process(fetch, building)
+            await processor.process(source, building)
         except Unreadable as exc:
             unreadable = explained(exc, self._engine.group)
-        if fetch.position != queue.position:
-            building.offsets[queue.topic] = queue.position = fetch.position
-        if fetch.is_done:
-            self._inbox.done(queue)
+        self._note_positions(building)
         return unreadable
+
+    def _note_positions(self, building: Checkpoint) -> None:
+        """Let a checkpoint have the positions that have moved since the one before."""
+        for source in self._inbox.sources:
+            if source.position != self._noted[source.topic]:
+                building.offsets[source.topic] = self._noted[source.topic] = source.position
 
     def _has_room(self, building: Checkpoint, began: float) -> bool:
         """Whether more work goes into the checkpoint, and there is some."""
@@ -330,7 +341,7 @@ class Task:
         assert self._producer is not None and self._store is not None
         return Checkpoint(
             self.partition, self._producer.new_batch, self._store, self.topology.tables, self._positions, before,
-            self._engine.make_sure, self._engine.clock, self.committed, self._ends,
+            self._engine.make_sure, self._engine.clock, self.committed, self._ends, self._wake,
         )  # fmt: skip
 
     def _seal(self, checkpoint: Checkpoint) -> None:

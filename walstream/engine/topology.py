@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from walstream.engine.checkpoint import Checkpoint
-    from walstream.engine.fetch import Fetch
+    from walstream.engine.source import Source
 
 
 def _decode_hex(key: bytes, value: bytes) -> Mapping[str, Any]:
@@ -67,11 +67,14 @@ class Processor(Protocol):
     async def open(self, checkpoint: Checkpoint) -> None:
         """Get ready. The tables are complete and nothing was read yet; what it writes is committed before that."""
 
-    async def process(self, fetch: Fetch, checkpoint: Checkpoint) -> None:
-        """Take records out of the fetch, do their work, and put all that it causes inside Kafka into the checkpoint.
+    async def process(self, source: Source, checkpoint: Checkpoint) -> None:
+        """Take records out of the source, do their work, and put all that it causes inside Kafka into the checkpoint.
 
-        It returns when every record that it took, and did not put back, is finished; what it left is for the next call,
-        after which a checkpoint may have been committed. It may be cancelled; the records then come again.
+        It returns when every record that it took is finished, put back, or on its way. Of what is on its way it says
+        so (`Source.unfinished`), and the checkpoint has nothing of it; it is finished in a later call, also of
+        `process_due` or `close`, until which `due_at` answers that something is due. `Checkpoint.news` says when there
+        may be more to take meanwhile. It takes a stretch at a time, after which a checkpoint may be committed. It may
+        be cancelled; the records then come again.
         """
 
     def wants(self, topic: str) -> bool:

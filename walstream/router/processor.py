@@ -13,8 +13,8 @@ from walstream import deadletter, topics
 from walstream.dedup import ANSWERED, CANCELLED, DUPLICATE, EXPIRED, decide, decode_row, encode_row, segment_of
 from walstream.engine.checkpoint import Checkpoint
 from walstream.engine.clock import Clock, now_ms
-from walstream.engine.fetch import Fetch
 from walstream.engine.output import Output
+from walstream.engine.source import Source
 from walstream.entry import refuse_misnamed
 from walstream.errors import RecordRefused
 from walstream.headers import SCHEDULED, log_headers, strip_headers
@@ -34,6 +34,7 @@ from walstream.wire import plain_event, plain_key, plain_replica
 log = logging.getLogger(__name__)
 
 CHUNK = 64  # records decoded at once: enough to pay for one look into the table, few enough for the cache
+CHUNKS = 128  # of a stretch
 SAMPLE = 1_000  # records between two looks at a producer's partitioner
 Accepted = tuple[KafkaRecord, bytes, int, int, Terms | None, Record | None, Replica | None]
 """A record, its identity, append time (ms) and write time (µs), its terms, if it may have some, what was parsed where
@@ -85,10 +86,12 @@ class RouterProcessor:
         self._room.open(checkpoint)
         self._clock = checkpoint.clock
 
-    async def process(self, fetch: Fetch, checkpoint: Checkpoint) -> None:
-        while chunk := fetch.take(CHUNK):
+    async def process(self, source: Source, checkpoint: Checkpoint) -> None:
+        for _ in range(CHUNKS):
+            if not (chunk := source.take(CHUNK)):
+                break
             self._route(chunk, checkpoint)
-            await asyncio.sleep(0)  # a commit is a dozen turns of the loop; each would wait for the rest of this fetch
+            await asyncio.sleep(0)  # a commit is a dozen turns of the loop; each would wait for the rest of these
 
     def wants(self, topic: str) -> bool:
         """All of the ingress, at any time."""

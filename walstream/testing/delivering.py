@@ -6,12 +6,14 @@ partition opened again from what was committed, as after a crash.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from aiokafka.record.memory_records import MemoryRecords
+from faust.types import TP
 from prometheus_client import CollectorRegistry
 
 from walstream import blocked, control, dead, topics
@@ -22,6 +24,7 @@ from walstream.delivery.metrics import DeliveryMetrics
 from walstream.engine.checkpoint import Checkpoint
 from walstream.engine.clock import Clock
 from walstream.engine.fetch import Fetch
+from walstream.engine.source import Source
 from walstream.engine.store import Store
 from walstream.engine.topology import Processor, Topology
 from walstream.entry import Entry
@@ -73,6 +76,8 @@ class ScriptedSink(Sink):
         Of a call one answer after the other, before entries are looked at: it is raised or given.
     down
         Every call raises `Down`.
+    turns
+        How many turns of the loop a call waits, by its first entry: before it takes effect, and before its answer.
     stops
         Behind an entry that is to be tried again, or is dead and held, the others of its key are not tried.
     calls
@@ -92,12 +97,22 @@ class ScriptedSink(Sink):
         self.answers: dict[int, list[Any]] = {}
         self.whole: list[Any] = []
         self.down = self.stops = False
+        self.turns: Callable[[Entry], tuple[int, int]] = lambda entry: (0, 0)
         self.calls: list[list[int]] = []
         self.entries: list[Entry] = []
         self.applied: list[int] = []
         self.tries: dict[int, int] = {}
 
     async def write(self, batch: Sequence[Entry]) -> Sequence[Outcome]:
+        before, after = self.turns(batch[0])
+        for _ in range(before):
+            await asyncio.sleep(0)
+        outcomes = self._write(batch)
+        for _ in range(after):
+            await asyncio.sleep(0)
+        return outcomes
+
+    def _write(self, batch: Sequence[Entry]) -> Sequence[Outcome]:
         self.calls.append([entry.position for entry in batch])
         self.entries += batch
         if self.down:
@@ -172,7 +187,9 @@ class DeliveryPartition:
         self, folder: Path, partition: int = 2, *, sink: Sink | None = None, fetch: int = 10_000, **words: Any
     ) -> None:
         targets = {"base": {"sink": "cassandra", **words}, "other": {"sink": "kafka"}}
-        self.namespace = Namespace.model_validate({"version": 1, "namespace": "flights", "targets": targets})
+        self.namespace = Namespace.model_validate(
+            {"version": 1, "namespace": "flights", "latency": "0ms", "targets": targets}
+        )
         self.partition, self.fetch = partition, fetch
         self._context = SinkContext("flights", "base", None, hold=self.namespace.targets["base"].on_dead == "hold")
         self.sink: Any = sink or ScriptedSink(self._context)
@@ -189,9 +206,10 @@ class DeliveryPartition:
         self.now = NOW * 1000
         self.clock = Clock(lambda: self.now, lambda: self.now)
         self._folder = folder
-        self._fetches: dict[str, Fetch] = {}
+        self._sources: dict[str, Source] = {}
         self._positions: dict[str, int] = {}
         self._first_ends: dict[str, int] = {}
+        self._news = asyncio.Event()
         self._before: Checkpoint | None = None  # it is being committed
         self._store: Store | None = None
         self.topology: Topology
@@ -241,6 +259,7 @@ class DeliveryPartition:
         offset = self.ends[topic] + gap
         self.topics[topic].append(Stored(offset, key, value, list(headers), self.now // 1000))
         self.ends[topic] = offset + 1
+        self._news.set()
 
     # Working
 
@@ -259,10 +278,12 @@ class DeliveryPartition:
         if self._store is None:
             self._store = Store(self._folder, self.topology.tables)
         self.processor = self.topology.processor(self.partition)
-        self._fetches.clear()
         self._before = None
         self._positions = dict(self.committed)
         self._first_ends = dict(self.ends)
+        self._sources = {topic: Source(TP(topic, self.partition)) for topic in self.topology.sources}
+        for topic, source in self._sources.items():
+            source.begin(self.committed[topic], self.ends[topic])
         self.clock.witness(self.now // 1000, self.now, 0)
         checkpoint = self._begin()
         await self.processor.open(checkpoint)
@@ -289,6 +310,7 @@ class DeliveryPartition:
         self.flush()
         last = self._begin()
         await self.processor.close(last)
+        self._note_positions(last)
         last.seal()
         self._commit(last)
 
@@ -328,29 +350,37 @@ class DeliveryPartition:
             self._commit(before)
 
     async def _round(self, building: Checkpoint) -> None:
+        building.news.clear()
+        if any(source.expected < self.ends[topic] for topic, source in self._sources.items()):
+            building.news.set()  # it is on its way here
         for topic in self.topology.sources:
-            fetch = self._front(topic)
-            if fetch is not None and self.processor.wants(topic):
-                await self.processor.process(fetch, building)
-                if fetch.position != self._positions[topic]:
-                    assert fetch.position > self._positions[topic]
-                    building.offsets[topic] = self._positions[topic] = fetch.position
-                if fetch.is_done:
-                    del self._fetches[topic]
+            source = self._read(topic)
+            if source is not None and self.processor.wants(topic):
+                await self.processor.process(source, building)
+                self._note_positions(building)
         if self.is_due:
             await self.processor.process_due(building)
+            self._note_positions(building)
+        await asyncio.sleep(0)  # what is on its way goes on
 
-    def _front(self, topic: str) -> Fetch | None:
-        """The fetch of a source that is to be worked on next, if there is one."""
+    def _note_positions(self, building: Checkpoint) -> None:
+        for topic, source in self._sources.items():
+            if source.position != self._positions[topic]:
+                assert source.position > self._positions[topic]
+                building.offsets[topic] = self._positions[topic] = source.position
+
+    def _read(self, topic: str) -> Source | None:
+        """The source of a topic, if something of it waits that may be read."""
         for earlier in self.topology.sources[: self.topology.sources.index(topic)]:
             if self._positions[earlier] < self._first_ends[earlier]:
                 return None
-        if topic not in self._fetches and (position := self._positions[topic]) < self.ends[topic]:
+        source = self._sources[topic]
+        if not source.waits and (position := source.expected) < self.ends[topic]:
             there = [record for record in self.topics[topic] if record.offset >= position]
             part = there[: self.fetch]
             end = self.ends[topic] if len(part) == len(there) else part[-1].offset + 1
-            self._fetches[topic] = Fetch(topic, self.partition, position, end, batches_of(part), 0)
-        return self._fetches.get(topic)
+            source.append(Fetch(topic, self.partition, position, end, batches_of(part), 0))
+        return source if source.waits else None
 
     @property
     def is_due(self) -> bool:
@@ -369,7 +399,7 @@ class DeliveryPartition:
 
     @property
     def _has_work(self) -> bool:
-        return self.is_due or any(self._front(t) is not None and self.processor.wants(t) for t in self.topology.sources)
+        return self.is_due or any(self._read(t) is not None and self.processor.wants(t) for t in self.topology.sources)
 
     def _why(self) -> str:
         wanted = {topic: self.processor.wants(topic) for topic in self.topology.sources}
@@ -406,6 +436,7 @@ class DeliveryPartition:
         return Checkpoint(
             self.partition, lambda: BatchBuilder(1_000_000, "lz4", transactional=True), self._store,
             self.topology.tables, {}, self._before, clock=self.clock, committed=self.committed, ends=self._first_ends,
+            news=self._news,
         )  # fmt: skip
 
     def _commit(self, checkpoint: Checkpoint) -> None:

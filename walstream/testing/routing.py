@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from aiokafka.record.memory_records import MemoryRecords
+from faust.types import TP
 from prometheus_client import CollectorRegistry
 
 from walstream import topics
@@ -16,6 +17,7 @@ from walstream.dedup import Row, decode_row
 from walstream.engine.checkpoint import Checkpoint
 from walstream.engine.clock import Clock
 from walstream.engine.fetch import Fetch
+from walstream.engine.source import Source
 from walstream.engine.store import Store
 from walstream.entry import Entry
 from walstream.headers import Header
@@ -112,9 +114,12 @@ class RouterPartition:
         checkpoint = self._begin()
         for fetch in fetches:
             first, last = fetch[0].offset, fetch[-1].offset
-            taken = Fetch("flights.ingress", self.partition, first, last + 1, batches_of(fetch), 0)
-            await self.processor.process(taken, checkpoint)
-            assert taken.is_done
+            source = Source(TP("flights.ingress", self.partition))
+            source.begin(first, last + 1)
+            source.append(Fetch(source.topic, self.partition, first, last + 1, batches_of(fetch), 0))
+            while source.waits:
+                await self.processor.process(source, checkpoint)
+            assert source.position == last + 1
         self.processor.finish(checkpoint)
         self._commit(checkpoint, store=commit)
         return checkpoint
