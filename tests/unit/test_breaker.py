@@ -322,7 +322,7 @@ class Life(RuleBasedStateMachine):
     @precondition(lambda self: self.breaker.state is State.OPEN)
     @rule(who=st.integers(0, 3))
     def one_that_waits_gets_its_probe(self, who: int) -> None:
-        for _ in range(2 + int(COURTESY / POLL)):
+        for _ in range(3 + int(COURTESY / POLL)):  # one of them for what is lost in rounding
             if self.breaker.may_probe(self.now, who):
                 self.prober, self.probes = who, [self.breaker.epoch] * 2
                 return

@@ -10,7 +10,6 @@ from typing import Any, ClassVar
 
 import pytest
 from aiokafka.record.memory_records import MemoryRecords
-from faust.types import TP
 from prometheus_client import CollectorRegistry
 
 from walstream.backoff import Backoff
@@ -155,7 +154,7 @@ class Delivery:
             await asyncio.sleep(0)
 
     def source(self, *records: Any) -> Source:
-        source = Source(TP("flights.log", 2))
+        source = Source("flights.log", 2)
         source.begin(records[0].offset, records[-1].offset + 1)
         source.append(Fetch("flights.log", 2, source.expected, source.end, batches_of(records), 0))
         return source

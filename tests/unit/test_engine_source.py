@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
-from faust.types import TP
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,7 +15,7 @@ from walstream.testing.raw_batch import RawRecord, encode_batch
 from walstream.wire import Record
 from walstream.wire.batch import Batch
 
-SOURCE = TP("topic", 0)
+SOURCE = ("topic", 0)
 
 
 def batch(base: int, count: int, *, damaged: bool = False) -> Batch:
@@ -25,11 +24,11 @@ def batch(base: int, count: int, *, damaged: bool = False) -> Batch:
 
 
 def fetch(start: int, end: int, *batches: Batch) -> Fetch:
-    return Fetch(SOURCE.topic, SOURCE.partition, start, end, batches, 10)
+    return Fetch(*SOURCE, start, end, batches, 10)
 
 
 def source(*fetches: Fetch) -> Source:
-    found = Source(SOURCE)
+    found = Source(*SOURCE)
     found.begin(fetches[0].offset, 0)
     for each in fetches:
         found.append(each)
@@ -41,7 +40,7 @@ def offsets(records: Sequence[Record]) -> list[int]:
 
 
 def test_a_source_begins_where_it_is_told() -> None:
-    one = Source(SOURCE)
+    one = Source(*SOURCE)
     one.begin(5, 9)
     assert (one.position, one.expected, one.end, one.waits, one.take(3)) == (5, 5, 9, False, [])
 
@@ -60,7 +59,7 @@ def test_records_are_put_back_across_fetches() -> None:
 def test_a_fetch_is_released_when_it_is_read_to_its_end() -> None:
     released: list[Fetch] = []
     fetches = [fetch(0, 2, batch(0, 2)), fetch(2, 3), fetch(3, 5, batch(3, 2))]
-    one = Source(SOURCE, released.append)
+    one = Source(*SOURCE, released.append)
     one.begin(0, 0)
     for each in fetches:
         one.append(each)

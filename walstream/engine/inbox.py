@@ -43,7 +43,7 @@ class Inbox:
 
     def __init__(self, engine: Engine, name: str, sources: Sequence[TP]) -> None:
         self._engine, self._name = engine, name
-        self.sources = tuple(Source(tp, self._released) for tp in sources)
+        self.sources = tuple(Source(tp.topic, tp.partition, self._released) for tp in sources)
         self._by_topic = {source.topic: source for source in self.sources}
         self._read = 0  # how many sources are being read
         self._lost_since: dict[TP, float] = {}

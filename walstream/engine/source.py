@@ -21,8 +21,8 @@ class Source:
 
     Parameters
     ----------
-    tp
-        The topic and partition.
+    topic, partition
+        Which.
     release
         Called with each fetch that is read to its end: another one may come in.
 
@@ -42,8 +42,8 @@ class Source:
 
     __slots__ = ("_back", "_release", "end", "expected", "fetches", "topic", "tp", "unfinished")
 
-    def __init__(self, tp: TP, release: Callable[[Fetch], None] = _nothing) -> None:
-        self.tp, self.topic = tp, tp.topic
+    def __init__(self, topic: str, partition: int, release: Callable[[Fetch], None] = _nothing) -> None:
+        self.topic, self.tp = topic, TP(topic, partition)
         self._release = release
         self.begin(0, 0)
 

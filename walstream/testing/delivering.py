@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from aiokafka.record.memory_records import MemoryRecords
-from faust.types import TP
 from prometheus_client import CollectorRegistry
 
 from walstream import blocked, control, dead, topics
@@ -281,7 +280,7 @@ class DeliveryPartition:
         self._before = None
         self._positions = dict(self.committed)
         self._first_ends = dict(self.ends)
-        self._sources = {topic: Source(TP(topic, self.partition)) for topic in self.topology.sources}
+        self._sources = {topic: Source(topic, self.partition) for topic in self.topology.sources}
         for topic, source in self._sources.items():
             source.begin(self.committed[topic], self.ends[topic])
         self.clock.witness(self.now // 1000, self.now, 0)

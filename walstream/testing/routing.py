@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from aiokafka.record.memory_records import MemoryRecords
-from faust.types import TP
 from prometheus_client import CollectorRegistry
 
 from walstream import topics
@@ -114,7 +113,7 @@ class RouterPartition:
         checkpoint = self._begin()
         for fetch in fetches:
             first, last = fetch[0].offset, fetch[-1].offset
-            source = Source(TP("flights.ingress", self.partition))
+            source = Source("flights.ingress", self.partition)
             source.begin(first, last + 1)
             source.append(Fetch(source.topic, self.partition, first, last + 1, batches_of(fetch), 0))
             while source.waits:
