@@ -97,7 +97,7 @@ class Producer:
             try:
                 self._produce(producer, content, understood, self._answered)
             except KafkaException as error:
-                if not error.args[0].fatal():
+                if error.args[0].code() != KafkaError._FATAL:
                     raise
                 # A broker that was stopped knows of a producer's batches only the last: whether those before it that
                 # had no answer stand there, it cannot say, and the client is of no more use.
