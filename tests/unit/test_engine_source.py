@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from walstream.engine import source as module
 from walstream.engine.fetch import Fetch
 from walstream.engine.source import Source
 from walstream.errors import Unreadable
@@ -74,6 +75,12 @@ def test_a_fetch_of_nothing_but_gaps_moves_the_position() -> None:
     one = source(fetch(3, 8))
     assert (one.waits, one.position) == (True, 3)
     assert (one.take(5), one.position, one.waits) == ([], 8, False)
+
+
+def test_large_fetches_are_taken_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST", 20)
+    one = source(fetch(0, 2, batch(0, 2)), fetch(2, 3, batch(2, 1)), fetch(3, 5, batch(3, 2)))
+    assert [offsets(one.take(10)), offsets(one.take(10)), one.position] == [[0, 1, 2], [3, 4], 5]
 
 
 def test_what_cannot_be_read_is_met_behind_all_that_can() -> None:

@@ -237,8 +237,8 @@ class DeliveryProcessor:
             return
         underway = self._underway
         records = source.take(size)
-        # One that is full has the target to itself: there are more where it comes from, and large calls are best.
-        follows = self._follows and STRETCH <= size > len(records) and self._allowed() is None
+        # A large one has the target to itself: there is more where it comes from, and large calls are best.
+        follows = self._follows and size >= STRETCH > len(records) and self._allowed() is None
         if underway and not follows:
             source.put_back(records)
             underway.close()

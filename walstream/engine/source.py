@@ -11,6 +11,8 @@ from walstream.engine.fetch import Fetch
 from walstream.errors import Unreadable
 from walstream.wire import Record
 
+MOST = 2 << 20  # bytes of the fetches that records are taken of at once; a large one is worked on by itself
+
 
 def _nothing(fetch: Fetch) -> None:
     """Nobody waits for room."""
@@ -79,7 +81,7 @@ class Source:
         return self.fetches[0].position if self.fetches else self.expected
 
     def take(self, count: int) -> list[Record]:
-        """Decode the next records, at most so many; fewer where there are no more, or what follows cannot be read.
+        """Decode the next records, at most so many; fewer where a large fetch ends, or what follows cannot be read.
 
         Raises
         ------
@@ -87,8 +89,12 @@ class Source:
             The next one cannot be decoded. Nothing was taken.
         """
         records, self._back = self._back[:count], self._back[count:]
+        size = 0
         while len(records) < count and self.fetches:
             fetch = self.fetches[0]
+            if size and size + fetch.size > MOST:
+                break
+            size += fetch.size
             try:
                 records += fetch.take(count - len(records))
             except Unreadable:
