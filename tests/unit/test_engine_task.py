@@ -426,6 +426,25 @@ async def test_what_is_done_does_not_wait_for_what_is_on_its_way(worker: Worker)
     await worker.until(lambda: worker.broker.committed == 1 and waits > 1)
 
 
+async def test_where_nothing_may_wait_work_on_its_way_is_not_looked_at_all_the_time(worker: Worker) -> None:
+    object.__setattr__(worker.task.topology, "latency", 0)
+    waits = 0
+
+    async def wait(checkpoint: Checkpoint) -> None:
+        nonlocal waits
+        waits += 1
+        await checkpoint.news.wait()
+
+    worker.processor.process_due = wait  # type: ignore[method-assign]
+    await worker.start()
+    worker.processor.due = [0]
+    worker.fetch(0)
+    await worker.until(lambda: worker.broker.committed == 1)
+    before, began = waits, time.monotonic()
+    await worker.until(lambda: waits >= before + 5)
+    assert time.monotonic() - began >= 4 * module.LOOK_LEAST / 1_000 * 0.9
+
+
 async def test_the_next_checkpoint_is_built_while_one_is_committed(worker: Worker) -> None:
     await worker.start()
     worker.broker.slow = 0.05

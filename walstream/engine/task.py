@@ -42,6 +42,7 @@ CHECKPOINT_AGE = 1_000  # ms; a sink outside Kafka leaves no output, and a backl
 OFFSETS_AGE = 500  # ms; nobody waits for offsets alone, but they bound what comes again after a crash
 BACKLOG = 64 << 10  # bytes that wait; with less, records wait no longer than the topology allows
 REOPEN_DELAY, REOPEN_DELAY_MOST = 0.2, 5.0  # s
+LOOK_LEAST = 10  # ms between two looks at what is done while other work is on its way, where nothing may wait
 NOT_YET = 0.1  # s between two looks at whether an earlier source is wanted, while a later one is not read yet
 RELEASE_TIMEOUT = 5.0  # s; a rebalance waits for it
 
@@ -222,7 +223,8 @@ class Task:
             unreadable: Unreadable | None = None
             goes_on = not self._closing and self._has_work()
             # What is done does not wait for what is on its way for longer than for more to come.
-            timer = asyncio.get_running_loop().call_later(self.topology.latency / 1_000, self._wake.set)
+            look_after = max(self.topology.latency, LOOK_LEAST) / 1_000
+            timer = asyncio.get_running_loop().call_later(look_after, self._wake.set)
             while goes_on:
                 self._wake.clear()  # a processor may wait for it with work on its way
                 for source in self._inbox.sources:
