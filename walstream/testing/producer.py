@@ -20,8 +20,8 @@ from walstream.testing.ledger import Ledger
 
 NEVER_SENT = {KafkaError._QUEUE_FULL, KafkaError.MSG_SIZE_TOO_LARGE}
 FLUSH = 60.0  # s; a broker's restart takes up to 14
-# What ends a client is raised where answers are taken, and the binding may lose the exception on its way out. Those that
-# wait for their answer get it all the same, and the next `produce` says that the client is of no more use.
+# What ends a client is raised where answers are taken, and the binding may lose the exception on its way out. What
+# waits for its answer gets it all the same, and the next `produce` says that the client is of no more use.
 ENDED = (KafkaException, SystemError)
 
 
