@@ -200,10 +200,15 @@ async def test_fetcher_is_woken_by_the_consume_future(fetcher: Fetcher) -> None:
 
 async def test_fetcher_reads_how_long_to_wait_for_each_request(fetcher: Fetcher) -> None:
     source = inspect.getsource(Fetcher._get_actions_per_node)
-    for name in ("_fetch_min_bytes", "_fetch_max_wait_ms"):
-        assert hasattr(fetcher, name) and f"self.{name}" in source, f"Fetcher.{name}"
-    routine = inspect.getsource(Fetcher._fetch_requests_routine)
-    assert "= self._get_actions_per_node(assignment)" in routine, "Fetcher._get_actions_per_node"
+    name = "_fetch_max_wait_ms"
+    assert hasattr(fetcher, name) and f"self.{name}" in source, f"Fetcher.{name}"
+
+
+async def test_fetcher_asks_what_to_do_and_for_how_long_before_it_waits(fetcher: Fetcher) -> None:
+    routine = " ".join(inspect.getsource(Fetcher._fetch_requests_routine).split())
+    names = "( fetch_requests, reset_requests, timeout, invalid_metadata, resume_futures, )"
+    assert f"{names} = self._get_actions_per_node(assignment)" in routine, "Fetcher._get_actions_per_node"
+    assert "timeout=timeout," in routine, "Fetcher._get_actions_per_node's third part"
 
 
 async def test_fetcher_backoff_before_it_skips_a_held_partition(fetcher: Fetcher) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from aiokafka import AIOKafkaConsumer
@@ -26,7 +26,7 @@ from walstream.errors import LostRange
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-FETCH_ENOUGH = 128 << 10  # bytes that are fetched at once, however little time has passed since the last fetch
+FETCH_LARGE = 128 << 10  # bytes of a fetch whose commit is long because it is large
 FETCH_WAIT = 500  # ms that a fetch waits for a first record
 FETCH_WAIT_LEAST = 5  # ms that it waits where what was fetched of other partitions is about to be taken
 HEARTBEAT, SESSION, REBALANCE, REQUEST = 1_000, 10_000, 10_000, 20_000  # ms
@@ -63,19 +63,25 @@ class FetchConsumerThread(AIOKafkaConsumerThread):
 
     async def on_start(self) -> None:
         await super().on_start()
-        fetcher = self._ensure_consumer()._fetcher
+        self._follow_pace(self._ensure_consumer()._fetcher)
+
+    def _follow_pace(self, fetcher: Any) -> None:
+        """Have an aiokafka `Fetcher` fetch when it is time to."""
         # Data behind a closed gate must not keep the other partitions of its broker from being fetched.
         fetcher._prefetch_backoff = 0
-        self._fetch_wait = FETCH_WAIT
+        self._next_fetch = 0.0  # monotonic seconds; nothing is fetched before
         self._ready: set[TopicPartition] = set()  # partitions with data that is not taken
         self._moved_at = time.monotonic()  # when some came, or was taken
         find = fetcher._get_actions_per_node
 
-        def find_soon(assignment: Any) -> Any:
+        def find_due(assignment: Any) -> Any:
             fetcher._fetch_max_wait_ms = self._wait_of(fetcher)
-            return find(assignment)
+            requests, resets, timeout, *others = find(assignment)
+            if (early := self._next_fetch - time.monotonic()) > 0:
+                requests, timeout = [], min(timeout, early)
+            return requests, resets, timeout, *others
 
-        fetcher._get_actions_per_node = find_soon
+        fetcher._get_actions_per_node = find_due
 
     def _wait_of(self, fetcher: Any) -> int:
         """How long (ms) a broker may keep the next fetch if it has nothing.
@@ -87,10 +93,12 @@ class FetchConsumerThread(AIOKafkaConsumerThread):
         ready, now = set(fetcher._records), time.monotonic()
         if not ready <= self._ready:
             self._moved_at = now
+            # Once it is taken, all are fetched together.
+            self._next_fetch = max(self._next_fetch, now + FETCH_WAIT_LEAST / 1_000)
         self._ready = ready
         if not ready:
-            return self._fetch_wait
-        return min(max(int((now - self._moved_at) * 1_000), FETCH_WAIT_LEAST), self._fetch_wait)
+            return FETCH_WAIT
+        return min(max(int((now - self._moved_at) * 1_000), FETCH_WAIT_LEAST), FETCH_WAIT)
 
     async def on_thread_stop(self) -> None:
         if self._consumer is not None:
@@ -127,22 +135,27 @@ class FetchConsumerThread(AIOKafkaConsumerThread):
                 fetches, errors = self._drain(fetcher, gates)
             for tp, error in errors.items():
                 self._report(tp, error)
-            self._pace(fetcher, sum(fetch.size for fetch in fetches))
+            self._pace(fetches)
             return fetches
 
         return await self.run(work)
 
-    def _pace(self, fetcher: Any, size: int) -> None:
-        """Let a broker gather what comes for as long as it may wait, but what comes first is fetched at once.
+    def _pace(self, fetches: Sequence[Fetch]) -> None:
+        """Fetch next when enough time has passed for something to come, or at once if more is there by now.
 
-        With so many bytes in a fetch it is a backlog, whose commits are long because they are large.
+        What comes after a pause is fetched as it comes, and so is what a transaction brought at once: only the time
+        between two fetches is bounded.
         """
-        pace, busy = self.app.engine.pace, size > 0
-        wait = pace.wait if size < FETCH_ENOUGH else pace.least
-        fetcher._fetch_min_bytes = FETCH_ENOUGH if busy and wait else 1
-        self._fetch_wait = wait if busy and wait else FETCH_WAIT
-        if busy:
-            self._moved_at = time.monotonic()
+        if not fetches:
+            return
+        engine, self._moved_at = self.app.engine, time.monotonic()
+        if max(fetch.size for fetch in fetches) > engine.fetch_size // 2:
+            wait = 0  # there is more than a fetch may bring
+        elif sum(fetch.size for fetch in fetches) > FETCH_LARGE:
+            wait = engine.pace.least
+        else:
+            wait = engine.pace.wait
+        self._next_fetch = self._moved_at + wait / 1_000
 
     def _drain(self, fetcher: Any, gates: Mapping[TP, Gate]) -> tuple[list[Fetch], dict[TopicPartition, Exception]]:
         if fetcher._subscriptions.reassignment_in_progress:
