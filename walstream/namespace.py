@@ -303,8 +303,8 @@ class Namespace(Words):
     key
         A template that makes the Kafka key from a mutation's key columns, or None where keys are the producers' own.
     latency
-        How long (ms) the router, and each delivery, may let a record wait for more, so that they share a checkpoint.
-        What comes after a pause does not wait.
+        How long (ms) the router may let a record wait for more, so that they share a checkpoint, and a delivery, as far
+        as that has anything to gather. What comes after a pause does not wait.
     delayed_time
         What a delayed record's effective time is made from: when it was written, or when it was due. By the first a
         delete that is spread over an hour leaves rows alone that were written meanwhile; by the second it removes them.

@@ -294,6 +294,23 @@ async def test_a_full_stretch_waits_until_nothing_is_on_its_way(make: Make, monk
     assert (worker.sink.calls, list(worker.sink.sent)) == ([[0], [1, 2, 3]], [4])
 
 
+async def test_what_came_in_a_round_trip_follows_where_calls_are_large(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, size in (("STRETCH", 3), ("STRETCH_MOST", 6)):
+        monkeypatch.setattr(dispatch, name, size)
+        monkeypatch.setattr(f"walstream.delivery.processor.{name}", size)
+    worker = await make()
+    worker.sink.batch_size = worker.sink.in_flight = worker.one.processor._dispatcher._most = 50  # type: ignore[attr-defined]
+    await worker.write(b"a")
+    await worker.write(*(b"b%d" % number for number in range(5)))
+    assert list(worker.sink.sent) == [0, 1], "more than what is worked on at once, and yet no backlog"
+    await worker.write(*(b"c%d" % number for number in range(6)))
+    assert list(worker.sink.sent) == [0, 1], "a backlog waits"
+    await worker.answer_all()
+    assert worker.committed == 12
+
+
 async def test_who_looks_at_what_it_did_before_has_one_stretch_on_its_way(make: Make) -> None:
     worker = await make(kind=RememberingSink)
     await worker.write(b"a")

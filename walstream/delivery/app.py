@@ -21,6 +21,8 @@ from walstream.settings import Settings
 from walstream.sinks.base import Sink, SinkContext
 from walstream.sinks.registry import sink_class
 
+GATHERED = 10  # ms, at most, that a record waits here: what the router wrote it has gathered before
+
 
 def sink_context(
     namespace: Namespace, target: str, connection: Connection | None, settings: Settings
@@ -56,7 +58,7 @@ def topology(namespace: Namespace, target: str, dispatcher: Dispatcher, metrics:
         partitions=namespace.topics.partitions,
         tables=delivery_tables.specs(namespace, target),
         processor=lambda partition: DeliveryProcessor(namespace, target, partition, dispatcher, metrics),
-        latency=namespace.latency,
+        latency=min(namespace.latency, GATHERED),
     )
 
 

@@ -21,7 +21,7 @@ from walstream.backoff import Backoff
 from walstream.blocked import Blocked
 from walstream.control import Control, read_control
 from walstream.delivery.admission import MOST, Admission
-from walstream.delivery.dispatch import SINK_DEADLINE, STRETCH, Dispatcher
+from walstream.delivery.dispatch import SINK_DEADLINE, STRETCH, STRETCH_MOST, Dispatcher
 from walstream.delivery.graveyard import Graveyard
 from walstream.delivery.metrics import DeliveryMetrics
 from walstream.delivery.order import order_key, surely_lacks
@@ -237,8 +237,10 @@ class DeliveryProcessor:
             return
         underway = self._underway
         records = source.take(size)
-        # A large one has the target to itself: there is more where it comes from, and large calls are best.
-        follows = self._follows and size >= STRETCH > len(records) and self._allowed() is None
+        # A large one has the target to itself: there is more where it comes from, and large calls are best. It is more
+        # than what comes in a round trip, or else each would be large because the one before was.
+        small = len(records) < min(size, STRETCH_MOST)
+        follows = self._follows and size >= STRETCH and small and self._allowed() is None
         if underway and not follows:
             source.put_back(records)
             underway.close()
