@@ -36,13 +36,13 @@ def servers(*, cassandra: bool = False) -> Iterator[Cluster]:
 
 
 @contextmanager
-def two_regions() -> Iterator[Regions]:
-    """The servers of two regions in a temporary folder, for the length of a figure."""
+def two_regions(*, quick: bool = False) -> Iterator[Regions]:
+    """The servers of two regions in a temporary folder, for the length of a figure; see `Cluster`."""
     from benchmarks.figures.replication import regions
 
     with (
         tempfile.TemporaryDirectory(prefix="walstream-benchmark-") as folder,
-        regions(Path(folder), click.get_current_context().obj) as both,
+        regions(Path(folder), click.get_current_context().obj, quick=quick) as both,
     ):
         yield both
 
@@ -372,7 +372,7 @@ def readable(partitions: int, seconds: float, rate: float, latency: float) -> No
     """From a write in one region to the row in the other's Redis."""
     from benchmarks.figures.replication import readable as measure
 
-    with two_regions() as both:
+    with two_regions(quick=True) as both:
         measure(both, partitions=partitions, rate=rate, seconds=seconds, latency=latency)
 
 

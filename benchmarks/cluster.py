@@ -31,6 +31,8 @@ class Cluster:
         Whether there is to be one.
     advertised
         A port where a proxy stands, if some clients are to come by it.
+    quick
+        Whether Java leaves out its second compiler, which takes a core for seconds at a time, minutes after a start.
     """
 
     def __init__(
@@ -40,11 +42,12 @@ class Cluster:
         *,
         cassandra: bool = False,
         advertised: int | None = None,
+        quick: bool = False,
         console: Console | None = None,
     ) -> None:
         self.folder, self.out = folder, out
         # The servers are to be no bottleneck for want of memory; the page cache does the rest.
-        kafka = KafkaOptions(heap="1g", advertised=advertised)
+        kafka = KafkaOptions(heap="1g", quick=quick, advertised=advertised)
         self._servers = Servers(folder / "servers", kafka=kafka, cassandra=CassandraOptions())
         self._servers.up(cassandra=cassandra, console=console)
         self.brokers = self._servers.brokers

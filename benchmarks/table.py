@@ -340,11 +340,12 @@ one figure, `.venv/bin/python -m benchmarks --help` lists them.
   by the same proxy. The loop by hand sends each record to the partition of the same number, and does not hash its
   key. MirrorMaker 2 runs two tasks, with fetches and batches enlarged, as a process of its own, and copies the log as
   it is; its code is not compiled yet in a run of fewer than a million records, which is then no comparison. Rows are
-  looked for in the other region's Redis every ten milliseconds, 100 a second, once both Kafkas have had four minutes to
-  compile their code; their writer, librdkafka, gathers for 20 ms, since it sends a request for each partition. Half of
-  the latency is the way there, and not counted as `beyond`. What makes the rest is that ten processes share two
-  cores: each hop gathers for longer where its commits take longer, and now and then the Kafkas' compilers or the
-  compactions of the routers' tables take a core for some seconds.
+  looked for in the other region's Redis every ten milliseconds, 100 a second, once both Kafkas have had a minute to
+  compile their code. They do without Java's second compiler there, which takes a core for seconds at a time for many
+  minutes; the writer, librdkafka, gathers for 10 ms, since it sends a request for each partition. Half of the latency
+  is the way there, and not counted as `beyond`. What makes the rest is that ten processes share two cores, most of
+  them waiting for one: each hop gathers for longer where its commits take longer, and a compaction of the routers'
+  tables takes what is left.
 - Figures are medians; in parentheses, the range of the rounds. A ratio is taken round by round.
 - The loop by hand is aiokafka with batches of 1 MB, RocksDB with bloom filters, and the garbage collector tamed. Kafka
   Streams is the Processor API with batches of 256 KiB, the parallel collector, and commits each second with

@@ -31,12 +31,12 @@ from walstream.testing.redis_server import RedisServer
 EAST, WEST = ("east", 0), ("west", 1)
 NAME = "replication"
 START_LIMIT = 120.0  # s
-WARM = 240.0  # s that are not counted: two JVMs compile for as long, and take a core for it
+WARM = 60.0  # s that are not counted: two JVMs compile meanwhile
 FIRST = 100_000_000  # number of a row that is none of those measured
 WINDOW = 128  # rows that are looked for at a time
 LOOKED_FOR = 100  # rows of those that are written in a second: looking must not take the processors
 LOOK = 0.01  # s between two looks; each takes the time of the Redis, and of this machine
-GATHERED = 20  # ms, by the writer: librdkafka sends a request for each partition, which the two cores would spend on it
+GATHERED = 10  # ms, by the writer: librdkafka sends a request for each partition, which the two cores would spend on it
 
 MIRRORING = """\
 clusters = {name}, west
@@ -66,13 +66,13 @@ west.producer.acks = all
 
 
 class Regions:
-    """Two Kafkas, and the way from the east to the west."""
+    """Two Kafkas, quick or not (see `Cluster`), and the way from the east to the west."""
 
-    def __init__(self, folder: Path, out: Path) -> None:
+    def __init__(self, folder: Path, out: Path, *, quick: bool) -> None:
         self.link = Link(folder / "link")
-        self.east = Cluster(folder / "east", out, console=console)
+        self.east = Cluster(folder / "east", out, quick=quick, console=console)
         try:
-            self.west = Cluster(folder / "west", out, advertised=self.link.port, console=console)
+            self.west = Cluster(folder / "west", out, advertised=self.link.port, quick=quick, console=console)
         except BaseException:
             self.east.close()
             raise
@@ -104,9 +104,9 @@ class Regions:
 
 
 @contextmanager
-def regions(folder: Path, out: Path) -> Iterator[Regions]:
+def regions(folder: Path, out: Path, *, quick: bool) -> Iterator[Regions]:
     """Both, for the length of a figure."""
-    found = Regions(folder, out)
+    found = Regions(folder, out, quick=quick)
     try:
         yield found
     finally:
@@ -274,7 +274,8 @@ def _follow(
         psutil.cpu_percent()
         writer = paced(both.east.brokers, east.ingress, shape, rate, seconds + WARM, GATHERED)
         every = max(1, int(rate // LOOKED_FOR))
-        found = look_for(client, range(0, round(rate * (seconds + WARM)), every), seconds + WARM + 60, workers.check)
+        numbers = range(0, round(rate * (seconds + WARM)), every)
+        found = look_for(client, numbers, rate, seconds + WARM + 60, workers.check)
         writer.join()
         lasted = seconds + WARM
         cores = {
@@ -286,13 +287,17 @@ def _follow(
     return [late for number, late in found if number >= rate * WARM], cores
 
 
-def look_for(client: Any, numbers: range, limit: float, check: Callable[[], None]) -> list[tuple[int, float]]:
+def look_for(
+    client: Any, numbers: range, rate: float, limit: float, check: Callable[[], None]
+) -> list[tuple[int, float]]:
     """Look for rows until all were read, and tell how many milliseconds each took from its write.
 
     Parameters
     ----------
     client
         Of the Redis.
+    rate
+        Numbers that are written in a second from now on, at most.
     limit
         Seconds after which it is given up.
     check
@@ -301,11 +306,14 @@ def look_for(client: Any, numbers: range, limit: float, check: Callable[[], None
     source = iter(numbers)
     wanted: list[int] = []
     found: list[tuple[int, float]] = []
-    deadline = time.monotonic() + limit
+    began, upcoming = time.monotonic(), next(source, None)
+    deadline = began + limit
     while len(found) < len(numbers):
-        while len(wanted) < WINDOW and (number := next(source, None)) is not None:
-            wanted.append(number)
-        answers = client.mget([_key(number) for number in wanted])
+        written = (time.monotonic() - began) * rate
+        while len(wanted) < WINDOW and upcoming is not None and upcoming <= written:
+            wanted.append(upcoming)
+            upcoming = next(source, None)
+        answers = client.mget([_key(number) for number in wanted]) if wanted else []
         now = time.time_ns()
         if all(answer is None for answer in answers):
             check()
