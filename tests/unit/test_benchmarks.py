@@ -240,28 +240,40 @@ def test_a_step_of_a_profile_replaces_the_one_of_its_name(tmp_path: Path) -> Non
     assert page.read_text() == "# Title\n\n## before\n\n3\n\n## after\n\n2\n"
 
 
+ALL_AT_ONCE = 1e12  # rows/s
+
+
 class Rows:
     """A Redis in which a row is there from a certain look on."""
 
     def __init__(self, there_from: dict[str, int]) -> None:
         self._there_from, self._looks = there_from, 0
+        self.most = 0  # rows that were looked for at a time
 
     def mget(self, keys: list[str]) -> list[bytes | None]:
         self._looks += 1
+        self.most = max(self.most, len(keys))
         written = b"%d" % (time.time_ns() - 5_000_000)
         return [written if self._looks >= self._there_from[key] else None for key in keys]
 
 
 def test_rows_in_the_other_region_are_looked_for_until_each_was_read() -> None:
     late = {f"row-{number:09d}:0": 1 + number % 3 for number in range(0, 60, 3)} | {"row-000000006:0": 4}
-    found = look_for(Rows(late), range(0, 60, 3), 10.0, lambda: None)
+    found = look_for(Rows(late), range(0, 60, 3), ALL_AT_ONCE, 10.0, lambda: None)
     assert sorted(number for number, _ in found) == list(range(0, 60, 3)) and found[-1][0] == 6
     assert all(milliseconds >= 5 for _, milliseconds in found)
 
 
+def test_rows_are_looked_for_when_they_may_be_there() -> None:
+    rows = Rows({f"row-{number:09d}:0": 0 for number in range(20)})
+    began = time.monotonic()
+    assert len(look_for(rows, range(20), 200.0, 10.0, lambda: None)) == 20
+    assert time.monotonic() - began >= 19 / 200 and rows.most < 20
+
+
 def test_rows_that_do_not_come_are_given_up() -> None:
     with pytest.raises(TimeoutError, match="only 1 of 2 rows"):
-        look_for(Rows({"row-000000000:0": 1, "row-000000001:0": 1_000}), range(2), 0.02, lambda: None)
+        look_for(Rows({"row-000000000:0": 1, "row-000000001:0": 1_000}), range(2), ALL_AT_ONCE, 0.02, lambda: None)
 
 
 def test_rows_may_say_when_they_were_written() -> None:
