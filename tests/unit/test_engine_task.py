@@ -409,39 +409,34 @@ async def test_a_trickle_that_never_ends_keeps_nothing_that_is_done(worker: Work
     worker.processor.work = lambda: asyncio.sleep(0)
 
 
-async def test_what_is_done_does_not_wait_for_what_is_on_its_way(worker: Worker) -> None:
-    """A processor waits for an answer, for which it is asked again and again, and there is something to commit."""
-    object.__setattr__(worker.task.topology, "latency", 20)
-    waits = 0
+async def look_on(worker: Worker) -> list[Checkpoint]:
+    """Start with work on its way that is never answered, and a fetch; give each look at it, as they come."""
+    looks: list[Checkpoint] = []
 
     async def wait(checkpoint: Checkpoint) -> None:
-        nonlocal waits
-        waits += 1
+        looks.append(checkpoint)
         await checkpoint.news.wait()
 
     worker.processor.process_due = wait  # type: ignore[method-assign]
     await worker.start()
     worker.processor.due = [0]
     worker.fetch(0)
-    await worker.until(lambda: worker.broker.committed == 1 and waits > 1)
+    return looks
+
+
+async def test_what_is_done_does_not_wait_for_what_is_on_its_way(worker: Worker) -> None:
+    """A processor waits for an answer, for which it is asked again and again, and there is something to commit."""
+    object.__setattr__(worker.task.topology, "latency", 20)
+    looks = await look_on(worker)
+    await worker.until(lambda: worker.broker.committed == 1 and len(looks) > 1)
 
 
 async def test_where_nothing_may_wait_work_on_its_way_is_not_looked_at_all_the_time(worker: Worker) -> None:
     object.__setattr__(worker.task.topology, "latency", 0)
-    waits = 0
-
-    async def wait(checkpoint: Checkpoint) -> None:
-        nonlocal waits
-        waits += 1
-        await checkpoint.news.wait()
-
-    worker.processor.process_due = wait  # type: ignore[method-assign]
-    await worker.start()
-    worker.processor.due = [0]
-    worker.fetch(0)
+    looks = await look_on(worker)
     await worker.until(lambda: worker.broker.committed == 1)
-    before, began = waits, time.monotonic()
-    await worker.until(lambda: waits >= before + 5)
+    before, began = len(looks), time.monotonic()
+    await worker.until(lambda: len(looks) >= before + 5)
     assert time.monotonic() - began >= 4 * module.LOOK_LEAST / 1_000 * 0.9
 
 

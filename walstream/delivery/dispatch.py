@@ -50,7 +50,7 @@ T = TypeVar("T")
 
 SINK_DEADLINE = 30.0  # s; no call may take longer, so that a checkpoint never waits for ever
 STRETCH = 500  # entries that are worked on at once; a checkpoint may be between two
-STRETCH_MOST = 2_000  # where a call has few of them, since a stretch ends when its last call is answered
+STRETCH_MOST = 2_000  # where a call has few, since a stretch ends when its last call is answered; more is a backlog
 HEAD_OF_LINE = 10.0  # s in work, after which an entry is named
 
 KINDS = frozenset(get_args(Outcome))
