@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,8 @@ from xml.etree import ElementTree
 
 import psutil
 import pytest
+
+from walstream.testing.waiting import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -39,9 +42,10 @@ def processes(folder: Path) -> list[str]:
     return found
 
 
-def test_the_demo_finds_all_equal_and_leaves_nothing_running(tmp_path: Path) -> None:
+def test_the_demo_finds_all_equal_and_goes_on_until_it_is_stopped(tmp_path: Path) -> None:
+    folder = tmp_path / "demo"
     picture = tmp_path / "deletes.svg"
-    status, result, errors = demo(tmp_path / "demo", "--month", "2", "--picture", str(picture))
+    status, result, errors = demo(folder, "--month", "2", "--keep", "--picture", str(picture))
     assert (status, result["ok"], result["problems"]) == (0, True, []), errors
     assert result["rows"]["right"] == result["flights"] == 24_951
     assert result["copies"]["right"] == result["in_log"] == result["mutations"]
@@ -58,6 +62,22 @@ def test_the_demo_finds_all_equal_and_leaves_nothing_running(tmp_path: Path) -> 
     assert purge["rows"]["right"] == result["flights"] - purge["written"] + 1
     assert purge["late_ms"]["count"] == purge["came"]["right"]
     assert ElementTree.parse(picture).getroot().tag.endswith("svg")
+    assert set(result["settings"]) == {"WALSTREAM_BROKERS", "WALSTREAM_CONFIG", "WALSTREAM_DATADIR"}
+    running = " ".join(processes(folder))
+    for name in ("topologies.router", "topologies.delivery", "kafka", "cassandra", "walstream run"):
+        assert name in running
+    assert demo(folder, "--stop")[1] == {"stopped": True}
+    assert processes(folder) == []
+    assert demo(folder, "--stop")[1] == {"stopped": False}
+
+
+def test_a_demo_that_is_interrupted_leaves_nothing_running(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "walstream", "demo", "--json", "--folder", str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:
+        wait_until(lambda: "topologies.delivery" in " ".join(processes(tmp_path)), 120, "the targets to be started")
+        running.send_signal(signal.SIGINT)
+        output, errors = running.communicate(timeout=60)
+    assert (running.returncode, output) == (1, b"") and b"Aborted" in errors, errors
     assert processes(tmp_path) == []
 
 
@@ -72,16 +92,3 @@ def test_two_regions_that_were_cut_off_end_with_the_same_rows(tmp_path: Path) ->
         assert side["circled"] == 0 < side["behind"]
     assert result["killed"] == ["router of east", "flights.to-east of west"]
     assert processes(tmp_path) == []
-
-
-def test_what_is_kept_goes_on_until_it_is_stopped(tmp_path: Path) -> None:
-    folder = tmp_path / "demo"
-    status, result, errors = demo(folder, "--month", "2", "--keep")
-    assert (status, result["ok"]) == (0, True), errors
-    assert set(result["settings"]) == {"WALSTREAM_BROKERS", "WALSTREAM_CONFIG", "WALSTREAM_DATADIR"}
-    running = " ".join(processes(folder))
-    for name in ("topologies.router", "topologies.delivery", "kafka", "cassandra", "walstream run"):
-        assert name in running
-    assert demo(folder, "--stop")[1] == {"stopped": True}
-    assert processes(folder) == []
-    assert demo(folder, "--stop")[1] == {"stopped": False}

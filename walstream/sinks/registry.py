@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from importlib.metadata import entry_points
+from functools import cache
+from importlib.metadata import EntryPoints, entry_points
 from typing import TypeVar
 
 from walstream.errors import ConfigurationError, MissingExtra, SinkError
@@ -45,12 +46,18 @@ def source_class(name: str) -> type[Source]:
     return _load(SOURCES, "source", name, Source)  # type: ignore[type-abstract]
 
 
+@cache
+def _points(group: str) -> EntryPoints:
+    """The entry points of a group. A look reads the metadata of all packages, which takes tens of milliseconds."""
+    return entry_points(group=group)
+
+
 def _names(group: str) -> list[str]:
-    return sorted({point.name for point in entry_points(group=group)})
+    return sorted({point.name for point in _points(group)})
 
 
 def _load(group: str, word: str, name: str, base: type[T]) -> type[T]:
-    found = list(entry_points(group=group, name=name))
+    found = list(_points(group).select(name=name))
     if not found:
         raise ConfigurationError(
             f"there is no {word} {name!r}",

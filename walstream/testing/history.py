@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from fractions import Fraction
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 Headers = tuple[tuple[str, bytes | None], ...]
@@ -100,7 +100,10 @@ class Observed:
 
     def header(self, name: str) -> bytes | None:
         """Value of the first header of that name."""
-        return next((value for header, value in self.headers if header == name), None)
+        for header, value in self.headers:  # a generator costs twice as much, and there are many records
+            if header == name:
+                return value
+        return None
 
     def number(self, name: str) -> int | None:
         """A header that holds an integer in ASCII; None where it is absent or holds something else."""
@@ -113,7 +116,7 @@ class Observed:
     def position(self) -> Position:
         return self.partition, self.offset
 
-    @property
+    @cached_property
     def ingress_position(self) -> int | None:
         """Offset in the ingress, from ``walstream-position``."""
         return self.number(f"{OURS}position")
@@ -136,7 +139,7 @@ class Observed:
 
     @cached_property
     def identity(self) -> Identity | None:
-        return identity_of(self.content)
+        return _identity(self.key, self.attributes)
 
     @cached_property
     def attributes(self) -> dict[str, str]:
@@ -191,7 +194,12 @@ class Observed:
 
 def foreign(headers: Headers) -> Headers:
     """Headers that are not walstream's own."""
-    return tuple(header for header in headers if not header[0].lower().startswith(OURS))
+    return tuple([header for header in headers if not _is_ours(header[0])])
+
+
+@lru_cache
+def _is_ours(name: str) -> bool:
+    return name.lower().startswith(OURS)
 
 
 def attributes_of(content: Content) -> dict[str, str]:
@@ -209,10 +217,14 @@ def attributes_of(content: Content) -> dict[str, str]:
 
 def identity_of(content: Content) -> Identity | None:
     """Identity of a CloudEvent in either mode; None for what is none."""
-    attributes = attributes_of(content)
+    return _identity(content.key, attributes_of(content))
+
+
+def _identity(key: bytes | None, attributes: Mapping[str, str]) -> Identity | None:
     if "source" not in attributes or "id" not in attributes:
         return None
-    key = attributes["partitionkey"].encode() if content.key is None and "partitionkey" in attributes else content.key
+    if key is None and "partitionkey" in attributes:
+        key = attributes["partitionkey"].encode()
     return Identity(key, attributes["source"], attributes["id"])
 
 
@@ -338,7 +350,7 @@ class Target:
     pending: int = 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class History:
     """Everything about one namespace in one test, read back at rest.
 

@@ -36,7 +36,7 @@ from walstream.testing.history import (
     attributes_of,
     foreign,
 )
-from walstream.testing.lifecycle import NOBODY, Lifecycle, Once, groups, one, refused_at
+from walstream.testing.lifecycle import NOBODY, Once, groups, lifecycle, one, refused_at
 
 K = TypeVar("K")
 T = TypeVar("T")
@@ -97,7 +97,7 @@ def _lost(history: History) -> Iterator[str]:
     ingress = {record.position: record for record in history.ingress}
     logged = set(_once(history.log))
     refused = refused_at(history)
-    said = Lifecycle(history)
+    said = lifecycle(history)
     contents = {_sent(record.content) for record in history.ingress}
     for written in history.written:
         # Of what was sent again, and stands there for long, a broker that has restarted says that but not where.
@@ -141,7 +141,7 @@ def unanswered(history: History) -> list[Violation]:
 
 
 def _unanswered(history: History) -> Iterator[str]:
-    said = Lifecycle(history)
+    said = lifecycle(history)
     for once, action in said.actions.items():
         replies = said.replies.get(once, ())
         if not replies:
@@ -157,6 +157,8 @@ def _unwanted(history: History) -> Iterator[str]:
         for written in history.written
         if written.answer in (Answer.FAILED, Answer.ABORTED) and written.identity is not None
     }
+    if not absent:
+        return
     for written in history.written:
         if written.answer in (Answer.ACKED, Answer.UNKNOWN):
             absent.pop(written.identity or NOBODY, None)
@@ -197,7 +199,7 @@ def _not_one_end(history: History) -> Iterator[str]:
         if not understood.get(position, True):
             yield f"in the log, and it cannot be understood: ingress {position}"
 
-    said = Lifecycle(history)
+    said = lifecycle(history)
     for record in history.log:
         if record.is_action:
             yield f"a {record.attributes['walaction']} is in the log: {record}"
@@ -228,7 +230,7 @@ def wrong_answers(history: History) -> list[Violation]:
 
 
 def _wrong_answers(history: History) -> Iterator[str]:
-    said = Lifecycle(history)
+    said = lifecycle(history)
     for record in history.answers:
         if record.position not in said.readable:
             yield f"in the answers, and none: {record.partition}@{record.offset} {record.value!r}"
@@ -266,7 +268,7 @@ def out_of_order(history: History) -> list[Violation]:
 
 
 def _out_of_order(history: History) -> Iterator[str]:
-    said = Lifecycle(history)
+    said = lifecycle(history)
     for key, records in _by_key(history.log).items():
         for before, after in itertools.pairwise(records):
             if before.partition != after.partition:
@@ -342,7 +344,7 @@ def wrong_times(history: History) -> list[Violation]:
 
 def _wrong_times(history: History) -> Iterator[str]:
     logged = set(_once(history.log))
-    said = Lifecycle(history)
+    said = lifecycle(history)
     unlogged = [
         (record.partition, record.offset, record)
         for once, record in said.writes.items()
@@ -381,7 +383,7 @@ def _wrong_times(history: History) -> Iterator[str]:
 
 def early(history: History) -> list[Violation]:
     """Invariant 6: by the broker's clock nothing is in the log before it is due, by what was said last."""
-    said = Lifecycle(history)
+    said = lifecycle(history)
     return [
         Violation(6, f"in the log at {record.timestamp} ms, and due at {due} us: {record}")
         for record in history.log
@@ -400,7 +402,7 @@ def committed_too_far(history: History) -> list[Violation]:
 def _committed_too_far(history: History) -> Iterator[str]:
     for stage, samples in groups(history.progress, lambda sample: sample.stage).items():
         if stage == "router":
-            said = Lifecycle(history)
+            said = lifecycle(history)
             source = [record for record in history.ingress if not said.may_wait(record)]
             finished = _finished_by_router(history)
         else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from typing import TypeVar
 
 from walstream.testing.history import History, Identity, Observed, Position, Reply
@@ -101,6 +102,12 @@ class Lifecycle:
         about = (action.partition, action.ref or NOBODY)
         others = [*self._about[about], *([self.writes[about]] if about in self.writes else ())]
         return any(_newness(other) > _newness(action) for other in others)
+
+
+@lru_cache(maxsize=1)
+def lifecycle(history: History) -> Lifecycle:
+    """Give what was said in a history; most checks ask for it, one after the other."""
+    return Lifecycle(history)
 
 
 def _newness(record: Observed) -> tuple[int, int]:
