@@ -14,7 +14,7 @@ PYTHON ?= $(or $(shell for python in python3 python3.13 python3.12 python3.11; d
 	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$python" && break; done),python3)
 
 # Two processes, each with servers of its own: most tests wait for a server or a worker most of the time.
-# In the order of the folders: the long ones first, and what is short fills up the end.
+# In the order of the folders (testpaths): the long ones first, and what is short fills up the end.
 TOGETHER := -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help demo test test-all lint bench clean

@@ -160,6 +160,12 @@ class World:
         for worker in self.workers():
             assert not worker.crashed, f"{worker} ended with status {worker.status}:\n{worker.tail()}"
 
+    def supervise(self) -> None:
+        """Start what has ended: a worker gives up where its own Kafka was away while it started, or for long."""
+        for worker in self.workers():
+            if not worker.running:
+                worker.start()
+
     def workers(self) -> list[Worker]:
         return [worker for region in self.regions.values() for worker in region.workers]
 
@@ -235,6 +241,11 @@ def test_three_regions_that_are_cut_at_random_end_with_the_same(
     producers = {region.name: region.producer() for region in regions}
     ids: set[bytes] = set()
     down: Region | None = None
+
+    def at_work() -> bool:
+        world.supervise()
+        return len(regions[0].log()) > 0
+
     for step in range(12):
         for region in regions:
             for number in range(100):
@@ -258,15 +269,12 @@ def test_three_regions_that_are_cut_at_random_end_with_the_same(
             down.server.start()
             down = None
         if step % 4 == 3:  # so that something is on its way when the next thing happens
-            wait_until(lambda: len(regions[0].log()) > 0, 60.0, lambda: "nothing is in the log")
+            wait_until(at_work, 60.0, "something is in the log")
     if down is not None:
         down.server.start()
     for region in regions:
-        # A worker gives up where its own Kafka was away for long, and is started again by who supervises it.
         assert producers[region.name].flush(60) == 0 and region.unanswered == 0
-        for worker in region.workers:
-            if not worker.running:
-                worker.start()
+    world.supervise()
     world.drain(ids)
     world.check(ids)
 

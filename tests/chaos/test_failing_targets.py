@@ -125,7 +125,7 @@ def test_every_policy_holds_in_a_long_storm(
     for name in own:
         sandbox.worker(name).start()
     workloads = [Workload(seed, source=f"/failing/{n}", opaque_to=None, delayed=0.1, keys=400) for n in range(2)]
-    producers = [sandbox.producer(workload, rate=100) for workload in workloads]
+    producers = [sandbox.producer(workload, rate=80) for workload in workloads]
     with producers[0], producers[1]:
         done = storm(sandbox, list(targets.values()), seed, 45, longest=4)
     assert done["killed"] >= 4 and done["down"] >= 2, done

@@ -50,7 +50,7 @@ def test_nothing_is_lost_in_a_long_storm(make_sandbox: Callable[..., Sandbox], c
     for stage in ("router", COPY, BASE):
         sandbox.worker(stage).start()
     workloads = [Workload(seed, source=f"/storm/{n}", rubbish=0.005, delayed=0.2) for n in range(3)]
-    producers = [sandbox.producer(workload, rate=270) for workload in workloads]
+    producers = [sandbox.producer(workload, rate=220) for workload in workloads]
     with sandbox.sampling(), producers[0], producers[1], producers[2]:
         kills = storm(sandbox, seed, 100, longest=4)
     assert kills >= 20
