@@ -200,6 +200,7 @@ async def test_fetcher_is_woken_by_the_consume_future(fetcher: Fetcher) -> None:
 
 async def test_fetcher_reads_how_long_to_wait_for_each_request(fetcher: Fetcher) -> None:
     source = inspect.getsource(Fetcher._get_actions_per_node)
+    assert fetcher._fetch_min_bytes == 1, "a fetch is not answered as soon as something comes"
     name = "_fetch_max_wait_ms"
     assert hasattr(fetcher, name) and f"self.{name}" in source, f"Fetcher.{name}"
 

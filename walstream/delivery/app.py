@@ -21,7 +21,7 @@ from walstream.settings import Settings
 from walstream.sinks.base import Sink, SinkContext
 from walstream.sinks.registry import sink_class
 
-GATHERED = 10  # ms, at most, that a record waits here: what the router wrote it has gathered before
+GATHERED = 10  # ms that a record waits here, or as long as commits ask for (`Pace`): the router has gathered before
 
 
 def sink_context(

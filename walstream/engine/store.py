@@ -48,13 +48,13 @@ def rocksdb_options(cache: Cache | None = None, *, ordered: bool = False, write_
         blocks.set_bloom_filter(10, False)
         options.set_memtable_prefix_bloom_ratio(0.1)
         options.set_memtable_whole_key_filtering(True)
+        # Keys are random: files are merged with all that is there, and twice as many at once are half of the work.
+        options.set_level_zero_file_num_compaction_trigger(8)
     if cache is not None:
         blocks.set_block_cache(cache)
     options.set_block_based_table_factory(blocks)
     options.set_write_buffer_size(write_buffer)
     options.set_max_write_buffer_number(3)
-    # Keys are random: files are merged with all that is there, and twice as many at once are half of the work.
-    options.set_level_zero_file_num_compaction_trigger(8)
     options.set_max_open_files(256)
     options.set_keep_log_file_num(2)
     options.set_max_total_wal_size(64 << 20)
