@@ -13,7 +13,7 @@ from walstream.testing.worker import Worker
 from walstream.testing.workload import Workload
 
 OPENED = re.compile(r"router\.\w+-(\d+) open after \d+ ms, (\d+) changes recovered")
-RECORDS = 12_000
+RECORDS = 20_000
 FEW = 2_000  # changes that may be between a standby's last look and the end of the one who died
 
 
