@@ -238,7 +238,7 @@ class DeliveryProcessor:
         underway = self._underway
         records = source.take(size)
         # A large one has the target to itself: there is more where it comes from, and large calls are best. Where
-        # calls hold more than STRETCH, that is more than comes in a round trip; else one may be large since the last was.
+        # calls hold more than STRETCH, that is more than comes in a round trip; else one may be large as the last was.
         small = len(records) < min(size, STRETCH_MOST)
         follows = self._follows and size >= STRETCH and small and self._allowed() is None
         if underway and not follows:
